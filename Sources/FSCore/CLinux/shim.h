@@ -1,0 +1,5 @@
+// Calls of Linux that glibc's headers hide behind _GNU_SOURCE, which Swift's Glibc module does
+// not set.
+#pragma once
+
+int fallocate(int descriptor, int mode, long offset, long length);

@@ -1,0 +1,544 @@
+/// Compares every structure of a volume with every other, without changing anything.
+///
+/// One walk over the trees in key order decodes every item, gathers for each inode what its names,
+/// extents and attributes say, and marks every referenced block; then the gathered figures are
+/// compared with the inode records, and the marked blocks with the allocation bitmap. Data is not
+/// read: that is scrub's work.
+///
+/// Memory: 56 bytes for an inode and one bit for an allocated block.
+public enum Checker {
+    public static let maximumFindings = 1000
+
+    /// Checks an unmounted volume. Throws only if it has no usable superblock.
+    public static func check(
+        _ device: any BlockDevice, modules: ModuleSet,
+        progress: (CheckProgress) -> Void = { _ in }
+    ) throws(FSError) -> CheckReport {
+        let superblock = try SuperblockStore.newest(device, modules: modules)
+        let layout = DiskLayout(blockCount: superblock.blockCount)
+        let store = BitmapStore(
+            device: device, checksum: modules.requiredChecksum(superblock.checksumKind),
+            layout: layout, root: superblock.bitmapRoot, errors: ErrorLog())
+        return withoutActuallyEscaping(progress) { progress in
+            let run = CheckRun(device, modules, superblock, progress) { (region) throws(FSError) in
+                try store.leaf(ofRegion: region)
+            }
+            // A volume that was never changed after format has one pair only.
+            for copy in SuperblockStore.readAll(device, modules: modules) {
+                if case .failure(let error) = copy.result,
+                    superblock.sequence.rawValue > 1
+                        || UInt64(copy.pair) == superblock.sequence.rawValue % 2
+                {
+                    run.report(.superblockCopyBad, "block \(copy.block): \(error)")
+                }
+            }
+            run.run()
+            return run.result
+        }
+    }
+
+    /// Checks a volume in use: the state of a checkpoint made now, beside running operations.
+    public static func check(
+        _ volume: Volume, progress: (CheckProgress) -> Void = { _ in }
+    ) throws(FSError) -> CheckReport {
+        let view = try volume.openConsistentView()
+        defer { volume.leave(view.token) }
+        return withoutActuallyEscaping(progress) { progress in
+            let run = CheckRun(volume.device, volume.modules, view.superblock, progress) {
+                (region) throws(FSError) in
+                guard let result = view.leaves[region] else {
+                    return ByteBuffer(count: DiskFormat.blockSize)
+                }
+                return try result.get()
+            }
+            run.run()
+            return run.result
+        }
+    }
+}
+
+/// One run of the checker.
+private final class CheckRun {
+    private let device: any BlockDevice
+    private let modules: ModuleSet
+    private let superblock: Superblock
+    private let layout: DiskLayout
+    private let nodes: NodeStore
+    private let nameHash: any NameHash
+    private let progress: (CheckProgress) -> Void
+    private let leaf: (UInt64) throws(FSError) -> ByteBuffer
+
+    private(set) var result = CheckReport()
+    private var reachable: [UInt64: ByteBuffer] = [:]
+    private var visitedBlocks: UInt64 = 0
+    private var inodes: [UInt64: Facts] = [:]
+    private var orphans: Set<UInt64> = []
+    private var promised: UInt64 = 0
+    /// Then what hangs on them cannot be reached, and is not leaked for that.
+    private var hasUnreadableNodes = false
+
+    /// What was gathered about one inode.
+    private struct Facts {
+        var mode: UInt32 = 0
+        var hasRecord = false
+        var linkCount: UInt32 = 0
+        var names: UInt32 = 0
+        var subdirectories: UInt32 = 0
+        /// Sums over (parent, cookie): of the names found, and of those the inode records.
+        var foundNames: UInt64 = 0
+        var recordedNames: UInt64 = 0
+        var parent: UInt64 = 0
+        var namedBy: UInt64 = 0
+        /// What the last name found says of the kind; 0 = no name.
+        var namedKind: UInt8 = 0
+    }
+
+    init(
+        _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
+        _ progress: @escaping (CheckProgress) -> Void,
+        leaf: @escaping (UInt64) throws(FSError) -> ByteBuffer
+    ) {
+        self.device = device
+        self.modules = modules
+        self.superblock = superblock
+        self.progress = progress
+        self.leaf = leaf
+        layout = DiskLayout(blockCount: superblock.blockCount)
+        nameHash = modules.nameHash(superblock.nameHashKey)
+        nodes = NodeStore(
+            device: device, checksum: modules.requiredChecksum(superblock.checksumKind),
+            layout: layout, internalUUID: superblock.internalUUID,
+            cache: PageCache(byteLimit: 0), errors: ErrorLog())
+    }
+
+    func report(_ issue: CheckIssue, _ message: String) {
+        if issue == .nodeUnreadable || issue == .extentRecordBad { hasUnreadableNodes = true }
+        if result.findings.count < Checker.maximumFindings {
+            result.findings.append(CheckFinding(issue: issue, message: message))
+        } else {
+            result.omittedFindings += 1
+        }
+    }
+
+    func run() {
+        var expectation = NodeValidator.Expectation(
+            pointer: superblock.volumeRoot, tree: .volume, lower: nil, upper: nil)
+        walk(expectation)
+        expectation.pointer = superblock.headRoot
+        expectation.tree = .head
+        walk(expectation)
+        finishInode()
+        tell("names")
+        checkInodes()
+        tell("bitmap")
+        checkBitmap()
+        tell("done")
+    }
+
+    private func tell(_ phase: String) {
+        progress(
+            CheckProgress(phase: phase, done: visitedBlocks, total: max(superblock.bitmapRoot.used, visitedBlocks)))
+    }
+
+    // MARK: Trees
+
+    private func walk(_ expected: NodeValidator.Expectation) {
+        let pointer = expected.pointer
+        var isFresh = true
+        for index in 0..<pointer.replicas.count {
+            if !mark(BlockRun(pointer.replicas[index], DiskFormat.blocksPerNode), .nodeSharedTwice) {
+                isFresh = false
+            }
+        }
+        // A node that is reached twice is walked once: crafted pointers cannot make this endless.
+        guard isFresh else { return }
+        let page: Page
+        do throws(FSError) {
+            page = try nodes.read(expected)
+        } catch {
+            report(.nodeUnreadable, "tree \(expected.tree.rawValue): \(error)")
+            return
+        }
+        checkReplicas(expected)
+        result.nodes += 1
+        if result.nodes % 256 == 0 { tell("trees") }
+        if page.level == 0 {
+            for index in 0..<page.node.count { item(page.node.key(index), page.node.value(index), expected.tree) }
+            return
+        }
+        for index in 0..<page.node.count {
+            var reader = ByteReader(page.node.value(index), .node, at: pointer.address.block << 12)
+            guard let child = try? NodePointer(&reader) else { continue }
+            walk(
+                NodeValidator.Expectation(
+                    pointer: child, tree: expected.tree,
+                    lower: index > 0 ? page.node.key(index) : expected.lower,
+                    upper: index + 1 < page.node.count ? page.node.key(index + 1) : expected.upper))
+        }
+    }
+
+    /// `NodeStore.read` is content with one good copy; here each is looked at.
+    private func checkReplicas(_ expected: NodeValidator.Expectation) {
+        for index in 0..<expected.pointer.replicas.count {
+            let place = expected.pointer.replicas[index]
+            let buffer = ByteBuffer(count: DiskFormat.nodeSize)
+            let page = NodePage(buffer.bytes)
+            do throws(FSError) {
+                try device.read(into: buffer.bytes, at: place.block << 12)
+                guard page.sum(nodes.checksum) == expected.pointer.checksum else {
+                    throw .corrupt(Corruption(.node, at: place.block << 12, "checksum mismatch"))
+                }
+            } catch { report(.nodeReplicaBad, "\(error)") }
+        }
+    }
+
+    /// Notes that a run is in use; false if part of it already was.
+    @discardableResult
+    private func mark(_ run: BlockRun, _ issue: CheckIssue) -> Bool {
+        let region = run.start.block / DiskLayout.regionBlocks
+        let start = Int(run.start.block % DiskLayout.regionBlocks)
+        let buffer = reachable[region] ?? ByteBuffer(count: DiskFormat.blockSize)
+        reachable[region] = buffer
+        let bits = BlockBits(buffer.bytes)
+        visitedBlocks += run.count
+        guard bits.isClear(start, Int(run.count)) else {
+            report(issue, "blocks \(run.start.block) to \(run.start.block + run.count - 1)")
+            return false
+        }
+        bits.set(start, Int(run.count))
+        return true
+    }
+
+    // MARK: Items
+
+    /// The inode whose items are being read; items of one inode follow each other.
+    private var current: UInt64?
+    private var record: InodeRecord?
+    private var recordIsBad = false
+    private var entries: UInt64 = 0
+    private var blocks: UInt64 = 0
+    private var extentEnd: UInt64 = 0
+    private var inlineBytes = 0
+    private var hasExtents = false
+    private var hasAttributes = false
+    private var attributeRest = 0
+    private var attributeChunk: UInt64 = 0
+
+    private func item(_ key: Key, _ value: ByteView, _ tree: TreeID) {
+        guard tree == .head else {
+            report(.unknownItem, "volume tree, object \(key.object), type \(key.type.rawValue)")
+            return
+        }
+        if key.object == 0 {
+            guard key.type == .orphan, value.count == 0 else {
+                report(.unknownItem, "object 0, type \(key.type.rawValue)")
+                return
+            }
+            orphans.insert(key.offset)
+            return
+        }
+        if key.object != current {
+            finishInode()
+            begin(key.object)
+        }
+        do throws(FSError) {
+            switch key.type {
+            case .inode where key.offset == 0: try inode(key, value)
+            case .inlineData where key.offset <= 1: inlineBytes += value.count
+            case .attribute: try attribute(key, value)
+            case .link: try link(key, value)
+            case .directoryEntry: try names(key, value)
+            case .extent: try extent(key, value)
+            default:
+                report(.unknownItem, "inode \(key.object), type \(key.type.rawValue)")
+            }
+        } catch {
+            switch key.type {
+            case .inode:
+                recordIsBad = true
+                report(.inodeRecordBad, "\(error)")
+            case .attribute: report(.attributeRecordBad, "\(error)")
+            case .link: report(.linkRecordBad, "\(error)")
+            case .directoryEntry: report(.directoryRecordBad, "\(error)")
+            default: report(.extentRecordBad, "\(error)")
+            }
+        }
+    }
+
+    private func begin(_ inode: UInt64) {
+        current = inode
+        record = nil
+        recordIsBad = false
+        entries = 0
+        blocks = 0
+        extentEnd = 0
+        inlineBytes = 0
+        hasExtents = false
+        hasAttributes = false
+        attributeRest = 0
+        attributeChunk = 0
+    }
+
+    private func inode(_ key: Key, _ value: ByteView) throws(FSError) {
+        let decoded = try InodeRecord(decoding: value, inode: key.object)
+        record = decoded
+        result.inodes += 1
+        if decoded.isDirectory { result.directories += 1 } else if decoded.kind == .regular { result.files += 1 }
+        if key.object >= superblock.inodeCeiling {
+            report(.inodeNumberTooHigh, "inode \(key.object), ceiling \(superblock.inodeCeiling)")
+        }
+        var facts = inodes[key.object] ?? Facts()
+        facts.hasRecord = true
+        facts.mode = decoded.mode
+        facts.linkCount = decoded.linkCount
+        facts.parent = decoded.parent
+        if decoded.parent != 0, key.object != InodeNumber.root.rawValue {
+            facts.recordedNames &+= Self.mix(decoded.parent, decoded.nameCookie)
+        }
+        inodes[key.object] = facts
+    }
+
+    /// A fingerprint of one name of an inode; names are compared as sums of these.
+    private static func mix(_ parent: UInt64, _ cookie: UInt64) -> UInt64 {
+        var word = parent &* 0x9E37_79B9_7F4A_7C15 ^ cookie &* 0xC2B2_AE3D_27D4_EB4F
+        word ^= word >> 29
+        word = word &* 0xBF58_476D_1CE4_E5B9
+        return word ^ word >> 32
+    }
+
+    private func attribute(_ key: Key, _ value: ByteView) throws(FSError) {
+        hasAttributes = true
+        let chunk = key.offset & 0xFF
+        guard chunk > 0 else {
+            if attributeRest != 0 { report(.attributeChunksWrong, "inode \(key.object)") }
+            let first = try AttributeRecord(decoding: value, inode: key.object)
+            attributeRest = first.valueLength - first.firstBytes.count
+            attributeChunk = key.offset
+            if (hash(first.name) >> 8) << 16 != key.offset & ~0xFFFF {
+                report(.attributeRecordBad, "inode \(key.object): a name under the wrong hash")
+            }
+            let name = String(decoding: first.name.toArray(), as: UTF8.self)
+            if name.hasPrefix("system.posix_acl_"), attributeRest == 0,
+                (try? AccessControlList(decoding: first.firstBytes)) == nil
+            {
+                report(.accessControlListBad, "inode \(key.object): \(name)")
+            }
+            return
+        }
+        let part = try AttributeRecord.continuation(value, inode: key.object)
+        guard key.offset == attributeChunk + 1, part.count <= attributeRest else {
+            report(.attributeChunksWrong, "inode \(key.object)")
+            attributeRest = 0
+            return
+        }
+        attributeChunk = key.offset
+        attributeRest -= part.count
+    }
+
+    private func link(_ key: Key, _ value: ByteView) throws(FSError) {
+        for cookie in try LinkRecord.cookies(value, inode: key.object) {
+            inodes[key.object, default: Facts()].recordedNames &+= Self.mix(key.offset >> 16, cookie)
+        }
+    }
+
+    private func hash(_ name: ByteView) -> UInt64 {
+        max(nameHash.hash(name) & DirectoryRecord.hashMask, 1)
+    }
+
+    private func names(_ key: Key, _ value: ByteView) throws(FSError) {
+        if let record, !record.isDirectory {
+            report(.contentOfWrongKind, "inode \(key.object): names in something else than a directory")
+        }
+        var seen: Set<[UInt8]> = []
+        try DirectoryRecord.forEach(value, directory: key.object) { (entry) throws(FSError) in
+            entries += 1
+            if hash(entry.name) != key.offset {
+                report(.nameHashWrong, "directory \(key.object): \(Self.shown(entry.name))")
+            }
+            if !seen.insert(entry.name.toArray()).inserted {
+                report(.duplicateName, "directory \(key.object): \(Self.shown(entry.name))")
+            }
+            var facts = inodes[entry.inode.rawValue] ?? Facts()
+            facts.names &+= 1
+            facts.foundNames &+= Self.mix(
+                key.object, DirectoryRecord.cookie(hash: key.offset, ordinal: entry.ordinal))
+            facts.namedBy = key.object
+            facts.namedKind = entry.kind.rawValue
+            inodes[entry.inode.rawValue] = facts
+            if entry.kind == .directory { inodes[key.object, default: Facts()].subdirectories += 1 }
+            return true
+        }
+    }
+
+    private static func shown(_ name: ByteView) -> String {
+        String(decoding: name.toArray(), as: UTF8.self)
+    }
+
+    private func extent(_ key: Key, _ value: ByteView) throws(FSError) {
+        hasExtents = true
+        let extent = try ExtentRecord(decoding: value, inode: key.object, layout: layout)
+        let start = key.offset >> 12
+        if key.offset & 4095 != 0 || start > (1 << 52) - UInt64(extent.blocks) {
+            report(.extentRecordBad, "inode \(key.object): extent at offset \(key.offset)")
+            return
+        }
+        if start < extentEnd { report(.extentsOverlap, "inode \(key.object), offset \(key.offset)") }
+        extentEnd = start + UInt64(extent.blocks)
+        blocks += UInt64(extent.blocks)
+        switch extent.kind {
+        case .promised: promised += UInt64(extent.blocks)
+        case .data:
+            if superblock.birthEpoch < extent.birth {
+                report(.extentFromFuture, "inode \(key.object), offset \(key.offset)")
+            }
+            for index in 0..<extent.replicas.count {
+                result.dataBlocks += UInt64(extent.blocks)
+                mark(BlockRun(extent.replicas[index], UInt64(extent.blocks)), .blockUsedTwice)
+            }
+        }
+    }
+
+    /// Compares an inode's record with its own items.
+    private func finishInode() {
+        guard let inode = current else { return }
+        current = nil
+        guard let record else {
+            if !recordIsBad { report(.itemWithoutInode, "inode \(inode)") }
+            return
+        }
+        if attributeRest != 0 { report(.attributeChunksWrong, "inode \(inode)") }
+        if hasAttributes, !record.mayHaveAttributes { report(.attributeHintWrong, "inode \(inode)") }
+        if record.blocks != blocks {
+            report(.blockCountWrong, "inode \(inode): \(record.blocks) recorded, \(blocks) found")
+        }
+        if record.isDirectory, record.size != entries {
+            report(.directorySizeWrong, "inode \(inode): \(record.size) recorded, \(entries) found")
+        }
+        let expected = record.content == .inline ? Int(record.size) : 0
+        if inlineBytes != expected {
+            report(.inlineDataWrong, "inode \(inode): \(inlineBytes) bytes instead of \(expected)")
+        }
+        if hasExtents, record.kind != .regular || record.content == .inline {
+            report(.contentOfWrongKind, "inode \(inode): extents")
+        }
+    }
+
+    // MARK: Inodes against names
+
+    private func checkInodes() {
+        let root = InodeNumber.root.rawValue
+        if inodes[root]?.hasRecord != true { report(.inodeRecordBad, "the root directory is missing") }
+        for (number, facts) in inodes.sorted(by: { $0.key < $1.key }) {
+            guard facts.hasRecord else {
+                if facts.names > 0 {
+                    report(.nameWithoutInode, "inode \(number), named by directory \(facts.namedBy)")
+                }
+                continue
+            }
+            let isDirectory = facts.mode & ModeBits.kind == FileKind.directory.modeBits
+            if facts.namedKind != 0, FileKind(mode: facts.mode)?.rawValue != facts.namedKind {
+                report(.nameKindWrong, "inode \(number)")
+            }
+            if number == root {
+                if facts.linkCount != 2 + facts.subdirectories { wrongLinks(number, facts, 2 + facts.subdirectories) }
+                if facts.names > 0 { report(.directoryLoop, "the root directory has a name") }
+                continue
+            }
+            if facts.linkCount == 0 {
+                if facts.names > 0 { wrongLinks(number, facts, facts.names) }
+                if !orphans.contains(number) { report(.orphanNotListed, "inode \(number)") }
+                continue
+            }
+            if facts.names == 0 {
+                report(.inodeUnreachable, "inode \(number)")
+                continue
+            }
+            if isDirectory {
+                if facts.names > 1 { report(.directoryLoop, "directory \(number) has \(facts.names) names") }
+                if facts.parent != facts.namedBy { report(.directoryParentWrong, "directory \(number)") }
+                if facts.linkCount != 2 + facts.subdirectories { wrongLinks(number, facts, 2 + facts.subdirectories) }
+            } else if facts.linkCount != facts.names {
+                wrongLinks(number, facts, facts.names)
+            }
+            if facts.foundNames != facts.recordedNames { report(.nameNotRecorded, "inode \(number)") }
+        }
+        for orphan in orphans.sorted() where inodes[orphan]?.hasRecord != true {
+            report(.orphanListWrong, "inode \(orphan)")
+        }
+        checkConnection(root)
+        if result.inodes != superblock.inodeCount {
+            report(.inodeCountWrong, "\(superblock.inodeCount) recorded, \(result.inodes) found")
+        }
+        if promised != superblock.reservedBlocks {
+            report(.promisedCountWrong, "\(superblock.reservedBlocks) recorded, \(promised) found")
+        }
+    }
+
+    private func wrongLinks(_ inode: UInt64, _ facts: Facts, _ found: UInt32) {
+        report(.linkCountWrong, "inode \(inode): \(facts.linkCount) recorded, \(found) found")
+    }
+
+    /// That the way up from every directory ends at the root.
+    private func checkConnection(_ root: UInt64) {
+        var connected: Set<UInt64> = [root]
+        for (number, facts) in inodes
+        where facts.hasRecord && facts.mode & ModeBits.kind == FileKind.directory.modeBits && facts.names > 0 {
+            var way: Set<UInt64> = []
+            var step = number
+            while !connected.contains(step) {
+                guard way.insert(step).inserted else {
+                    report(.directoryLoop, "directory \(number)")
+                    break
+                }
+                guard let next = inodes[step], next.names > 0 else { break }
+                step = next.namedBy
+            }
+            connected.formUnion(way)
+        }
+    }
+
+    // MARK: Bitmap against references
+
+    private func checkBitmap() {
+        for region in 0..<layout.regionCount {
+            let marked = reachable[region]
+            let bits: ByteBuffer
+            do throws(FSError) {
+                bits = try leaf(region)
+            } catch {
+                report(.bitmapUnreadable, "region \(region): \(error)")
+                continue
+            }
+            if marked == nil, bits.view.isAllZero { continue }
+            compare(region, bits, marked ?? ByteBuffer(count: DiskFormat.blockSize))
+        }
+    }
+
+    private func compare(_ region: UInt64, _ allocated: ByteBuffer, _ used: ByteBuffer) {
+        let first = region * DiskLayout.regionBlocks
+        var missing: UInt64 = 0
+        var leaked: UInt64 = 0
+        var example: (missing: UInt64, leaked: UInt64) = (0, 0)
+        for word in 0..<DiskFormat.blockSize / 8 {
+            let have = allocated.view.u64(word * 8)
+            let need = used.view.u64(word * 8)
+            guard have != need else { continue }
+            let lacks = need & ~have
+            let extra = have & ~need
+            if lacks != 0 {
+                if missing == 0 { example.missing = first + UInt64(word * 64 + lacks.trailingZeroBitCount) }
+                missing += UInt64(lacks.nonzeroBitCount)
+            }
+            if extra != 0 {
+                if leaked == 0 { example.leaked = first + UInt64(word * 64 + extra.trailingZeroBitCount) }
+                leaked += UInt64(extra.nonzeroBitCount)
+            }
+        }
+        if missing > 0 {
+            report(.blockNotAllocated, "region \(region): \(missing) blocks, the first is \(example.missing)")
+        }
+        if leaked > 0, !hasUnreadableNodes {
+            report(.blockLeaked, "region \(region): \(leaked) blocks, the first is \(example.leaked)")
+        }
+    }
+}

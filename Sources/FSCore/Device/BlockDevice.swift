@@ -1,0 +1,39 @@
+/// The lowest seam: a row of 4 KiB blocks that can be read, written, flushed and discarded.
+///
+/// A device promises nothing about order or durability between two flushes: a crash may keep any
+/// subset of the unflushed writes, in any order, torn at any sector. After `flush` returned,
+/// everything written before it was called is durable.
+///
+/// Implementations are thread-safe. Offsets and lengths are bytes and multiples of 4096.
+/// Errors are `FSError.device`.
+public protocol BlockDevice: AnyObject, Sendable {
+    /// The size in bytes, rounded down to whole blocks.
+    var byteCount: UInt64 { get }
+    /// The unit that the medium writes without tearing, in bytes.
+    var sectorSize: Int { get }
+    /// For messages: the path, or what the device is.
+    var name: String { get }
+    var isReadOnly: Bool { get }
+
+    /// Fills `target` from `offset` on. A read beyond the end is an error, never short.
+    func read(into target: MutableByteView, at offset: UInt64) throws(FSError)
+    /// Writes all of `source` at `offset`.
+    func write(_ source: ByteView, at offset: UInt64) throws(FSError)
+    /// Writes the parts one behind the other, starting at `offset`.
+    func write(parts: [ByteView], at offset: UInt64) throws(FSError)
+    /// Makes every write that returned before this call durable.
+    func flush() throws(FSError)
+    /// Tells the device that a range holds nothing of value; it may read as anything afterwards.
+    func discard(at offset: UInt64, count: UInt64) throws(FSError)
+}
+
+extension BlockDevice {
+    /// One write after the other, for devices without a vectored call.
+    public func write(parts: [ByteView], at offset: UInt64) throws(FSError) {
+        var position = offset
+        for part in parts {
+            try write(part, at: position)
+            position += UInt64(part.count)
+        }
+    }
+}

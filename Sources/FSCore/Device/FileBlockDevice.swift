@@ -1,0 +1,165 @@
+/// An image file or a real block device as a `BlockDevice`, opened for one user at a time.
+///
+/// - Invariant: while it is open read-write, no other process has it open through this type
+///   (`flock`; block devices also `O_EXCL`, which the kernel's own filesystems respect).
+/// - Invariant: a short read or write is carried on or reported, never passed over.
+internal import CLinux
+internal import Glibc
+
+@safe
+public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
+    public enum Access: Sendable { case readOnly, readWrite }
+
+    public private(set) var byteCount: UInt64
+    public let sectorSize: Int
+    public let name: String
+    public let isReadOnly: Bool
+    public let isBlockDevice: Bool
+
+    private let descriptor: Int32
+    private let lock = Mutex()
+    private var isOpen = true
+
+    // ioctl numbers of linux/fs.h, which are macros of no use to Swift.
+    private static let blkGetSize64: UInt = 0x8008_1272
+    private static let blkSectorSize: UInt = 0x1268
+    private static let blkDiscard: UInt = 0x1277
+
+    /// Opens `path`. Throws `.device(.open, errno:)`: EWOULDBLOCK or EBUSY if somebody else uses
+    /// it, EINVAL if it is neither a regular file nor a block device.
+    public init(path: String, access: Access, lock: Bool = true) throws(FSError) {
+        func failure() -> FSError { .device(.open, errno: errno, offset: 0) }
+        var status = stat()
+        guard unsafe stat(path, &status) == 0 else { throw failure() }
+        let kind = status.st_mode & S_IFMT
+        guard kind == S_IFREG || kind == S_IFBLK else {
+            throw .device(.open, errno: kind == S_IFDIR ? EISDIR : EINVAL, offset: 0)
+        }
+        isBlockDevice = kind == S_IFBLK
+        isReadOnly = access == .readOnly
+        name = path
+        var flags = O_CLOEXEC | (access == .readOnly ? O_RDONLY : O_RDWR)
+        if isBlockDevice, access == .readWrite, lock { flags |= O_EXCL }
+        descriptor = unsafe open(path, flags)
+        guard descriptor >= 0 else { throw failure() }
+        byteCount = 0
+        var sector: Int32 = 512
+        if lock, flock(descriptor, (access == .readOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0 {
+            let error = failure()
+            Glibc.close(descriptor)
+            throw error
+        }
+        // Only now is the file ours, and its size what it will be.
+        if isBlockDevice {
+            var size: UInt64 = 0
+            guard unsafe ioctl(descriptor, Self.blkGetSize64, &size) == 0 else {
+                let error = failure()
+                Glibc.close(descriptor)
+                throw error
+            }
+            _ = unsafe ioctl(descriptor, Self.blkSectorSize, &sector)
+            byteCount = size & ~4095
+        } else {
+            guard unsafe fstat(descriptor, &status) == 0 else {
+                let error = failure()
+                Glibc.close(descriptor)
+                throw error
+            }
+            byteCount = UInt64(status.st_size) & ~4095
+        }
+        sectorSize = Int(sector)
+    }
+
+    deinit { close() }
+
+    /// Gives the device back. Idempotent.
+    public func close() {
+        lock.withLock {
+            if isOpen { Glibc.close(descriptor) }
+            isOpen = false
+        }
+    }
+
+    /// Sets the size of an image file.
+    public func resize(to bytes: UInt64) throws(FSError) {
+        guard !isBlockDevice, ftruncate(descriptor, off_t(bytes)) == 0 else {
+            throw .device(.resize, errno: isBlockDevice ? EINVAL : errno, offset: bytes)
+        }
+        byteCount = bytes & ~4095
+    }
+
+    public func read(into target: MutableByteView, at offset: UInt64) throws(FSError) {
+        guard offset <= byteCount, UInt64(target.count) <= byteCount - offset else {
+            throw .device(.read, errno: EINVAL, offset: offset)
+        }
+        var done = 0
+        while done < target.count {
+            let rest = target.slice(done, target.count - done)
+            let count = unsafe pread(
+                descriptor, rest.unsafeBytes.baseAddress, rest.count, off_t(offset) + off_t(done))
+            if count < 0, errno == EINTR { continue }
+            // The end of the file where the size said there is more: somebody cut the image.
+            guard count > 0 else {
+                throw .device(
+                    .read, errno: count == 0 ? EIO : errno, offset: offset + UInt64(done))
+            }
+            done += count
+        }
+    }
+
+    public func write(_ source: ByteView, at offset: UInt64) throws(FSError) {
+        guard offset <= byteCount, UInt64(source.count) <= byteCount - offset else {
+            throw .device(.write, errno: EINVAL, offset: offset)
+        }
+        var done = 0
+        while done < source.count {
+            let rest = source.slice(done, source.count - done)
+            let count = unsafe pwrite(
+                descriptor, rest.unsafeBytes.baseAddress, rest.count, off_t(offset) + off_t(done))
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else {
+                throw .device(
+                    .write, errno: count == 0 ? EIO : errno, offset: offset + UInt64(done))
+            }
+            done += count
+        }
+    }
+
+    public func write(parts: [ByteView], at offset: UInt64) throws(FSError) {
+        let total = parts.reduce(0) { $0 + $1.count }
+        guard offset <= byteCount, UInt64(total) <= byteCount - offset else {
+            throw .device(.write, errno: EINVAL, offset: offset)
+        }
+        let vectors = unsafe parts.map { part in
+            unsafe iovec(
+                iov_base: UnsafeMutableRawPointer(mutating: part.unsafeBytes.baseAddress),
+                iov_len: part.count)
+        }
+        let count = unsafe pwritev(descriptor, vectors, Int32(vectors.count), off_t(offset))
+        guard count != total else { return }
+        // Rare: interrupted or short. The plain call knows how to go on, and reports errors.
+        var position = offset
+        for part in parts {
+            try write(part, at: position)
+            position += UInt64(part.count)
+        }
+    }
+
+    public func flush() throws(FSError) {
+        guard fdatasync(descriptor) == 0 else { throw .device(.flush, errno: errno, offset: 0) }
+    }
+
+    public func discard(at offset: UInt64, count: UInt64) throws(FSError) {
+        if isBlockDevice {
+            var range = (offset, count)
+            guard unsafe ioctl(descriptor, Self.blkDiscard, &range) == 0 else {
+                throw .device(.discard, errno: errno, offset: offset)
+            }
+        } else {
+            // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+            guard fallocate(descriptor, 0x02 | 0x01, Int(offset), Int(count)) == 0 else {
+                throw .device(.discard, errno: errno, offset: offset)
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+/// A device in memory, sparse: blocks that were never written take no room. For tests and for
+/// replaying a read-only volume.
+@safe
+public final class MemoryBlockDevice: BlockDevice, @unchecked Sendable {
+    public let byteCount: UInt64
+    public let sectorSize = 512
+    public let name = "memory"
+    public let isReadOnly = false
+
+    /// Pieces of 64 KiB by number.
+    private static let pieceSize = 65536
+    private let lock = Mutex()
+    private var pieces: [UInt64: ByteBuffer] = [:]
+
+    public init(byteCount: UInt64) { self.byteCount = byteCount & ~4095 }
+
+    public func read(into target: MutableByteView, at offset: UInt64) throws(FSError) {
+        try check(.read, offset, target.count)
+        lock.withLock {
+            forEachPart(offset, target.count) { piece, within, done, count in
+                if let buffer = pieces[piece] {
+                    target.slice(done, count).copy(buffer.view.slice(within, count))
+                } else {
+                    target.zero(done, count)
+                }
+            }
+        }
+    }
+
+    public func write(_ source: ByteView, at offset: UInt64) throws(FSError) {
+        try check(.write, offset, source.count)
+        lock.withLock {
+            forEachPart(offset, source.count) { piece, within, done, count in
+                let buffer = pieces[piece] ?? ByteBuffer(count: Self.pieceSize)
+                buffer.bytes.copy(source.slice(done, count), at: within)
+                pieces[piece] = buffer
+            }
+        }
+    }
+
+    public func flush() throws(FSError) {}
+
+    public func discard(at offset: UInt64, count: UInt64) throws(FSError) {
+        guard offset <= byteCount, count <= byteCount - offset else {
+            throw .device(.discard, errno: 22, offset: offset)
+        }
+    }
+
+    private func check(
+        _ operation: FSError.DeviceOperation, _ offset: UInt64, _ count: Int
+    ) throws(FSError) {
+        guard offset <= byteCount, UInt64(count) <= byteCount - offset else {
+            throw .device(operation, errno: 22, offset: offset)
+        }
+    }
+
+    private func forEachPart(
+        _ offset: UInt64, _ count: Int, _ body: (UInt64, Int, Int, Int) -> Void
+    ) {
+        var done = 0
+        while done < count {
+            let position = offset + UInt64(done)
+            let within = Int(position % UInt64(Self.pieceSize))
+            let part = min(Self.pieceSize - within, count - done)
+            body(position / UInt64(Self.pieceSize), within, done, part)
+            done += part
+        }
+    }
+}

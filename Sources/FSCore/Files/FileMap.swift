@@ -1,0 +1,300 @@
+/// The map from a file's blocks to blocks of the device: extents, their sums, and the data itself.
+///
+/// Nothing is overwritten in place: a write goes to fresh blocks, then the map changes in the
+/// operation's transaction, then the old blocks are released with it. Blocks of the file are 4 KiB;
+/// "block n" is bytes n × 4096 ….
+///
+/// - Invariant: bytes of a file's last block behind its end are zero on disk.
+/// - Invariant: every block read from the device is verified against its sum before a byte of it is
+///   handed out.
+@safe
+final class FileMap: @unchecked Sendable {
+    unowned let volume: Volume
+
+    init(_ volume: Volume) { self.volume = volume }
+
+    /// A mapped run of a file.
+    struct Extent {
+        /// First block in the file.
+        var block: UInt64
+        var record: ExtentRecord
+        var end: UInt64 { block + UInt64(record.blocks) }
+    }
+
+    static func key(_ inode: InodeNumber, _ block: UInt64) -> Key { Key(inode, .extent, block << 12) }
+
+    func decode(_ value: ByteView, _ inode: InodeNumber) throws(FSError) -> ExtentRecord {
+        try ExtentRecord(decoding: value, inode: inode.rawValue, layout: volume.layout)
+    }
+
+    private func extent(_ key: Key, _ value: ByteView) throws(FSError) -> Extent {
+        let record = try decode(value, InodeNumber(key.object))
+        guard key.offset & 4095 == 0, key.offset >> 12 <= (1 << 52) - UInt64(record.blocks) else {
+            throw .corrupt(Corruption(.extent, at: key.object, "offset \(key.offset)"))
+        }
+        return Extent(block: key.offset >> 12, record: record)
+    }
+
+    /// The extents that touch `range` (in blocks), in order, at most `limit`. Extents that overlap
+    /// each other are damage.
+    func extents(
+        _ inode: InodeNumber, _ range: Range<UInt64>, limit: Int = .max
+    ) throws(FSError) -> [Extent] {
+        var found: [Extent] = []
+        guard !range.isEmpty else { return found }
+        if let before = try extent(atOrBefore: range.lowerBound, inode), before.end > range.lowerBound {
+            found.append(before)
+        }
+        var position = Self.key(inode, found.last?.end ?? range.lowerBound) as Key?
+        guard found.count < limit else { return found }
+        try volume.reading { () throws(TreeFault) in
+            try volume.head.scan(&position, through: Self.key(inode, range.upperBound - 1)) {
+                (key, value) throws(FSError) in
+                let next = try extent(key, value)
+                if let last = found.last, last.end > next.block {
+                    throw .corrupt(Corruption(.extent, at: inode.rawValue, "extents overlap"))
+                }
+                found.append(next)
+                return found.count < limit
+            }
+        }
+        return found
+    }
+
+    /// The extent that begins at `block` or is the nearest before it.
+    func extent(atOrBefore block: UInt64, _ inode: InodeNumber) throws(FSError) -> Extent? {
+        try volume.reading { () throws(TreeFault) in
+            try volume.head.last(from: Self.key(inode, 0), through: Self.key(inode, block)) {
+                (key, value) throws(FSError) in try extent(key, value)
+            }
+        }
+    }
+
+    // MARK: Reading
+
+    /// Fills `target` with `target.count / 4096` blocks from `block` on; holes are zeros. The
+    /// caller holds the inode's lock, so the blocks cannot be freed meanwhile.
+    func readBlocks(
+        _ inode: InodeNumber, _ block: UInt64, into target: MutableByteView
+    ) throws(FSError) {
+        let count = UInt64(target.count >> 12)
+        var done: UInt64 = 0
+        for extent in try extents(inode, block..<block + count) {
+            let start = max(extent.block, block)
+            let end = min(extent.end, block + count)
+            if start > block + done {
+                target.zero(Int(done << 12), Int((start - block - done) << 12))
+            }
+            let part = target.slice(Int((start - block) << 12), Int((end - start) << 12))
+            switch extent.record.kind {
+            case .promised: part.zeroAll()
+            case .data:
+                try read(extent, first: Int(start - extent.block), into: part, inode)
+            }
+            done = end - block
+        }
+        if done < count { target.zero(Int(done << 12), Int((count - done) << 12)) }
+    }
+
+    /// Reads and verifies blocks of one extent, trying its replicas in turn, block by block where
+    /// the whole is not right.
+    private func read(
+        _ extent: Extent, first: Int, into target: MutableByteView, _ inode: InodeNumber
+    ) throws(FSError) {
+        let record = extent.record
+        if (try? readReplica(record, 0, first: first, into: target)) == true { return }
+        let count = target.count >> 12
+        for index in 0..<count {
+            let part = target.slice(index << 12, DiskFormat.blockSize)
+            var failure: FSError?
+            var isGood = false
+            for replica in 0..<record.replicas.count where !isGood {
+                do throws(FSError) {
+                    isGood = try readReplica(record, replica, first: first + index, into: part)
+                    if !isGood {
+                        throw .corrupt(
+                            Corruption(.data, at: inode.rawValue, "checksum mismatch"))
+                    }
+                } catch {
+                    volume.errors.record(error)
+                    failure = failure ?? error
+                }
+            }
+            guard isGood else {
+                let offset = (extent.block + UInt64(first + index)) << 12
+                let place = (record.replicas.first.block + UInt64(first + index)) << 12
+                volume.observer?.volume(
+                    .damage(
+                        "inode \(inode.rawValue), offset \(offset): block at device byte "
+                            + "\(place) is damaged"))
+                throw failure ?? .corrupt(Corruption(.data, at: inode.rawValue, "no replica"))
+            }
+        }
+    }
+
+    /// False if a sum is wrong.
+    private func readReplica(
+        _ record: ExtentRecord, _ replica: Int, first: Int, into target: MutableByteView
+    ) throws(FSError) -> Bool {
+        let place = record.replicas[replica].block + UInt64(first)
+        try volume.device.read(into: target, at: place << 12)
+        let checksum = volume.modules.requiredChecksum(record.sumKind)
+        for index in 0..<target.count >> 12 {
+            let sum = checksum.sum(target.view.slice(index << 12, DiskFormat.blockSize))
+            if sum != record.sum(first + index) { return false }
+        }
+        return true
+    }
+
+    // MARK: Writing
+
+    /// Writes whole blocks to fresh places and maps them. `record.blocks` follows; the caller puts
+    /// the record.
+    func writeBlocks(
+        _ inode: InodeNumber, _ block: UInt64, _ source: ByteView, _ record: inout InodeRecord,
+        _ transaction: Transaction, _ space: SpaceClass = .ordinary
+    ) throws(FSError) {
+        let range = block..<block + UInt64(source.count >> 12)
+        let overlapped = try extents(inode, range)
+        let promised = overlapped.reduce(0 as UInt64) { sum, extent in
+            guard extent.record.kind == .promised else { return sum }
+            return sum + min(extent.end, range.upperBound) - max(extent.block, range.lowerBound)
+        }
+        let before = try previous(block, inode, overlapped)
+        let goal = before.flatMap { extent -> BlockAddress? in
+            guard extent.record.kind == .data else { return nil }
+            return extent.record.replicas.first + (block - extent.block)
+        }
+        let fresh = try store(
+            block, source, goal: goal, space, promised: promised == range.upperBound - range.lowerBound, transaction)
+        try replace(inode, range, overlapped, with: fresh, before, &record, transaction)
+    }
+
+    /// Writes whole blocks to fresh places without mapping them yet. A transaction that fails gives
+    /// the places back (`FileSystem.change`).
+    func store(
+        _ block: UInt64, _ source: ByteView, goal: BlockAddress?, _ space: SpaceClass,
+        promised: Bool, _ transaction: Transaction
+    ) throws(FSError) -> [Extent] {
+        let count = UInt64(source.count >> 12)
+        var goal = goal
+        var fresh: [Extent] = []
+        var done: UInt64 = 0
+        while done < count {
+            let want = min(count - done, DiskFormat.maximumPlainExtentBlocks)
+            let run = try volume.allocateData(want, goal: goal, space, promised: promised)
+            transaction.publish(run)
+            let bytes = source.slice(Int(done << 12), Int(run.count << 12))
+            try volume.device.write(bytes, at: run.start.block << 12)
+            fresh.append(
+                Extent(
+                    block: block + done,
+                    record: ExtentRecord(
+                        blocks: UInt32(run.count), birth: volume.birthEpoch,
+                        replicas: ReplicaList(run.start), sumKind: volume.checksumKind,
+                        sums: sums(bytes))))
+            goal = run.start + run.count
+            done += run.count
+        }
+        return fresh
+    }
+
+    /// The extent that reaches over `block`, or the nearest before it.
+    private func previous(
+        _ block: UInt64, _ inode: InodeNumber, _ overlapped: [Extent]
+    ) throws(FSError) -> Extent? {
+        if let first = overlapped.first, first.block < block { return first }
+        return block == 0 ? nil : try extent(atOrBefore: block - 1, inode)
+    }
+
+    private func sums(_ bytes: ByteView) -> [UInt8] {
+        let width = volume.checksumKind.byteCount
+        let count = bytes.count >> 12
+        return unsafe [UInt8](unsafeUninitializedCapacity: count * width) { buffer, initialized in
+            let target = unsafe MutableByteView(base: buffer.baseAddress!, count: count * width)
+            for index in 0..<count {
+                volume.checksum.sum(bytes.slice(index << 12, DiskFormat.blockSize))
+                    .store(target, index * width, count: width)
+            }
+            initialized = count * width
+        }
+    }
+
+    // MARK: Changing the map
+
+    /// Releases what `range` maps and maps `fresh` there instead; where `fresh` has gaps, holes are.
+    /// A transaction may change one file's map once only: it reads the map as it is in the tree.
+    func replace(
+        _ inode: InodeNumber, _ range: Range<UInt64>, _ overlapped: [Extent],
+        with fresh: [Extent], _ record: inout InodeRecord, _ transaction: Transaction
+    ) throws(FSError) {
+        let before = try fresh.isEmpty ? nil : previous(range.lowerBound, inode, overlapped)
+        try replace(inode, range, overlapped, with: fresh, before, &record, transaction)
+    }
+
+    private func replace(
+        _ inode: InodeNumber, _ range: Range<UInt64>, _ overlapped: [Extent],
+        with fresh: [Extent], _ before: Extent?, _ record: inout InodeRecord,
+        _ transaction: Transaction
+    ) throws(FSError) {
+        for extent in overlapped {
+            let start = max(extent.block, range.lowerBound)
+            let end = min(extent.end, range.upperBound)
+            release(
+                extent.record.part(UInt32(start - extent.block), UInt32(end - start)), &record,
+                transaction)
+            if extent.block < start {
+                let left = extent.record.part(0, UInt32(start - extent.block))
+                transaction.put(Self.key(inode, extent.block), left.encoded())
+            } else {
+                transaction.delete(Self.key(inode, extent.block))
+            }
+            if extent.end > end {
+                let right = extent.record.part(
+                    UInt32(end - extent.block), UInt32(extent.end - end))
+                transaction.put(Self.key(inode, end), right.encoded())
+            }
+        }
+        // What lies right before takes the first new extent in, when both are one run.
+        var joined: Extent?
+        if let before, before.block < range.lowerBound, before.end >= range.lowerBound {
+            joined = Extent(
+                block: before.block,
+                record: before.record.part(0, UInt32(range.lowerBound - before.block)))
+        }
+        for extent in fresh {
+            if extent.record.kind == .promised {
+                transaction.promisedDelta += Int64(extent.record.blocks)
+            }
+            record.blocks += UInt64(extent.record.blocks)
+            if var current = joined, current.end == extent.block,
+                current.record.canJoin(extent.record)
+            {
+                current.record.join(extent.record)
+                transaction.put(Self.key(inode, current.block), current.record.encoded())
+                joined = current
+            } else {
+                transaction.put(Self.key(inode, extent.block), extent.record.encoded())
+                joined = extent
+            }
+        }
+    }
+
+    /// Releases an extent's blocks, or takes back its promise.
+    func release(_ extent: ExtentRecord, _ record: inout InodeRecord, _ transaction: Transaction) {
+        record.blocks -= min(record.blocks, UInt64(extent.blocks))
+        switch extent.kind {
+        case .promised: transaction.promisedDelta -= Int64(extent.blocks)
+        case .data:
+            for index in 0..<extent.replicas.count {
+                transaction.release(
+                    BlockRun(extent.replicas[index], UInt64(extent.blocks)), birth: extent.birth)
+            }
+        }
+    }
+}
+
+extension Volume {
+    /// The epoch in which references that are published now are born.
+    var birthEpoch: BirthEpoch { treeLock.shared { window.birthEpoch } }
+}

@@ -1,0 +1,188 @@
+/// POSIX verbs over one head of a volume. One file for each facet:
+///
+/// - `FileSystem+Lookup`      names to inodes, attributes
+/// - `FileSystem+Directory`   entries and readdir
+/// - `FileSystem+Create`, `+Remove`, `+Rename`
+/// - `FileSystem+Read`, `+Write`, `+Allocate`   data, over `FileMap`
+/// - `FileSystem+XAttr`       extended attributes and ACLs
+/// - `FileSystem+Orphans`     inodes without a name
+///
+/// Every verb has the same shape: lock the inodes, read what is needed, collect a `Transaction`,
+/// commit it. Permissions are not checked here but by the kernel (`default_permissions`); inode
+/// flags (immutable, append-only) are.
+///
+/// - Invariant: an operation is atomic and ordered where its transaction is committed.
+/// - Invariant: inode locks are taken together and in order, before anything else.
+@safe
+public final class FileSystem: @unchecked Sendable {
+    unowned let volume: Volume
+    let locks = InodeLocks()
+    let references = InodeReferences()
+    let orphans = OrphanSet()
+    /// Serializes moves of directories between directories.
+    let topologyLock = Mutex()
+    let fileMap: FileMap
+
+    init(_ volume: Volume) {
+        self.volume = volume
+        fileMap = FileMap(volume)
+    }
+
+    // MARK: Frame of every changing verb
+
+    /// Runs a changing operation under the locks of `inodes`. If space is short although blocks
+    /// only wait for a checkpoint, that is made and the operation runs again.
+    func change<R>(
+        _ inodes: InodeNumber..., space: SpaceClass = .ordinary,
+        _ body: (Transaction) throws(FSError) -> R
+    ) throws(FSError) -> R {
+        var attempts = 0
+        while true {
+            try volume.requireWritable()
+            do throws(FSError) {
+                return try locks.exclusive(inodes) { () throws(FSError) in
+                    let transaction = Transaction()
+                    let result: R
+                    do throws(FSError) {
+                        result = try body(transaction)
+                        try volume.commit(transaction, space)
+                    } catch {
+                        for run in transaction.published { volume.allocator.cancel(run) }
+                        throw error
+                    }
+                    for inode in transaction.addedOrphans { orphans.insert(inode) }
+                    for inode in transaction.removedOrphans { orphans.remove(inode) }
+                    if let inode = transaction.retained { references.retain(inode) }
+                    return result
+                }
+            } catch .noSpace where attempts < 2 && volume.hasReleasedBlocks {
+                attempts += 1
+                try volume.checkpoint()
+            }
+        }
+    }
+
+    /// The record of an inode; `.stale` if there is none.
+    func record(
+        of inode: InodeNumber, in transaction: Transaction? = nil
+    ) throws(FSError) -> InodeRecord {
+        let record = try volume.value(Key(inode, .inode), in: transaction) { (value) throws(FSError) in
+            try InodeRecord(decoding: value, inode: inode.rawValue)
+        }
+        guard let record else { throw .stale }
+        return record
+    }
+
+    /// The record of a directory that still has a name (or is the root).
+    func directoryRecord(
+        _ inode: InodeNumber, in transaction: Transaction? = nil
+    ) throws(FSError) -> InodeRecord {
+        let record = try record(of: inode, in: transaction)
+        guard record.isDirectory else { throw .notDirectory }
+        return record
+    }
+
+    public func statistics() -> VolumeStatistics {
+        let (waiting, promised, inodes) = volume.treeLock.shared {
+            (volume.window.releasedBlocks, volume.window.promisedBlocks, volume.window.inodeCount)
+        }
+        let free = volume.allocator.freeBlocks + waiting
+        let floors = volume.allocator.floors
+        let kept = floors.slop + floors.emergency + promised
+        let available = free > kept ? free - kept : 0
+        // An inode costs a few hundred bytes in two copies.
+        let freeInodes = min(available * 4, InodeNumber.limit)
+        return VolumeStatistics(
+            totalBlocks: volume.layout.allocatableBlocks, freeBlocks: free,
+            availableBlocks: available, inodes: inodes + freeInodes, freeInodes: freeInodes)
+    }
+
+    /// fsync(2): everything this inode and all others had committed is durable on return.
+    public func synchronize(_ inode: InodeNumber) throws(FSError) {
+        if let journal = volume.journal {
+            try journal.flush()
+        } else {
+            try volume.checkpoint()
+        }
+    }
+}
+
+extension InodeRecord {
+    /// A change of contents: mtime, ctime and the change sequence.
+    mutating func noteModified(_ now: Timestamp) {
+        modificationTime = now
+        noteChanged(now)
+    }
+    /// A change of the inode itself: ctime and the change sequence.
+    mutating func noteChanged(_ now: Timestamp) {
+        changeTime = now
+        changeSequence &+= 1
+    }
+    /// What write, truncate and chown take away from an executable (inode(7)).
+    mutating func dropPrivileges() {
+        guard kind == .regular else { return }
+        mode &= ~ModeBits.setUserID
+        if mode & ModeBits.groupExecute != 0 { mode &= ~ModeBits.setGroupID }
+    }
+}
+
+/// Inode locks: a fixed number of reader-writer locks that inodes share by number, so that memory
+/// stays bounded. An operation takes all it needs at once, in order of stripes.
+@safe
+final class InodeLocks: @unchecked Sendable {
+    private static let stripeCount = 1024
+    private let stripes = (0..<stripeCount).map { _ in ReadWriteLock() }
+
+    @inline(__always)
+    private func stripe(_ inode: InodeNumber) -> Int { Int(inode.rawValue % UInt64(Self.stripeCount)) }
+
+    func shared<R, E: Error>(_ inode: InodeNumber, _ body: () throws(E) -> R) throws(E) -> R {
+        try stripes[stripe(inode)].shared(body)
+    }
+
+    func exclusive<R, E: Error>(
+        _ inodes: [InodeNumber], _ body: () throws(E) -> R
+    ) throws(E) -> R {
+        if inodes.count == 1 { return try stripes[stripe(inodes[0])].exclusive(body) }
+        let order = Set(inodes.map(stripe)).sorted()
+        for index in order { stripes[index].lockExclusive() }
+        defer { for index in order.reversed() { stripes[index].unlock() } }
+        return try body()
+    }
+}
+
+/// How often the kernel (or another caller) holds each inode: FUSE's lookup counts.
+@safe
+final class InodeReferences: @unchecked Sendable {
+    private final class Shard {
+        let lock = Mutex()
+        var counts: [UInt64: UInt64] = [:]
+    }
+    private let shards = (0..<16).map { _ in Shard() }
+
+    private func shard(_ inode: InodeNumber) -> Shard { shards[Int(inode.rawValue & 15)] }
+
+    func retain(_ inode: InodeNumber) {
+        let shard = shard(inode)
+        shard.lock.withLock { shard.counts[inode.rawValue, default: 0] += 1 }
+    }
+
+    /// True when that was the last reference.
+    func release(_ inode: InodeNumber, _ count: UInt64) -> Bool {
+        let shard = shard(inode)
+        return shard.lock.withLock {
+            guard let held = shard.counts[inode.rawValue] else { return false }
+            if held > count {
+                shard.counts[inode.rawValue] = held - count
+                return false
+            }
+            shard.counts[inode.rawValue] = nil
+            return true
+        }
+    }
+
+    func isHeld(_ inode: InodeNumber) -> Bool {
+        let shard = shard(inode)
+        return shard.lock.withLock { shard.counts[inode.rawValue] != nil }
+    }
+}

@@ -1,0 +1,149 @@
+/// A run of a file's blocks: key (inode, extent, byte offset in the file, a multiple of 4096).
+///
+///     0  version        u8   1
+///     1  kind           u8   0 data, 1 promised (fallocate: reads as zeros, holds no addresses)
+///     2  codec          u8   0 = plain
+///     3  layout         u8   0 = replicas
+///     4  sum kind       u8   checksum kind of the sums
+///     5  replicas       u8   0 for promised, else 1 … 4
+///     6  key id         u16  0 = plain; nonzero adds nonce and tag room of 40 bytes
+///     8  blocks         u32  length in the file
+///     12 stored blocks  u32  length on the device; = blocks when plain
+///     16 birth          u64
+///     24 skip           u32  blocks of an encoded extent that lie before this part; 0 when plain
+///     28 reserved       u32
+///     32 addresses      8 × replicas
+///     …  sums           one for each 4 KiB block, each as long as its kind says
+///
+/// - Invariant: a plain extent has at most `DiskFormat.maximumPlainExtentBlocks` blocks and lies in
+///   one region; extents of a file do not overlap.
+public struct ExtentRecord: Equatable, Sendable {
+    static let headerSize = 32
+
+    public enum Kind: UInt8, Sendable {
+        case data = 0
+        case promised = 1
+    }
+
+    public var kind: Kind
+    public var blocks: UInt32
+    public var birth: BirthEpoch
+    public var replicas = ReplicaList()
+    public var sumKind: ChecksumKind
+    /// The sums of the blocks, one behind the other.
+    public var sums: [UInt8] = []
+
+    /// A promise of space without addresses.
+    init(promised blocks: UInt32, sumKind: ChecksumKind) {
+        kind = .promised
+        self.blocks = blocks
+        birth = BirthEpoch(0)
+        self.sumKind = sumKind
+    }
+
+    init(blocks: UInt32, birth: BirthEpoch, replicas: ReplicaList, sumKind: ChecksumKind, sums: [UInt8]) {
+        kind = .data
+        self.blocks = blocks
+        self.birth = birth
+        self.replicas = replicas
+        self.sumKind = sumKind
+        self.sums = sums
+    }
+
+    package init(
+        decoding value: ByteView, inode: UInt64, layout: DiskLayout
+    ) throws(FSError) {
+        var reader = ByteReader(value, .extent, at: inode)
+        try reader.require(try reader.u8() == 1, "record version")
+        guard let kind = Kind(rawValue: try reader.u8()) else { throw reader.corrupt("kind") }
+        self.kind = kind
+        try reader.require(try reader.u8() == 0, "unknown codec")
+        try reader.require(try reader.u8() == 0, "unknown layout")
+        guard let sumKind = ChecksumKind(rawValue: try reader.u8()) else {
+            throw reader.corrupt("sum kind")
+        }
+        self.sumKind = sumKind
+        let count = Int(try reader.u8())
+        try reader.require(try reader.u16() == 0, "unknown key id")
+        blocks = try reader.u32()
+        let stored = try reader.u32()
+        birth = BirthEpoch(try reader.u64())
+        try reader.reserved(8)
+        try reader.require(blocks > 0, "no blocks")
+        switch kind {
+        case .promised:
+            try reader.require(count == 0 && stored == 0, "promised extent with addresses")
+            try reader.require(birth.rawValue == 0, "promised extent with a birth")
+            try reader.require(UInt64(blocks) <= layout.blockCount, "promise of \(blocks) blocks")
+        case .data:
+            try reader.require(count >= 1 && count <= DiskFormat.maximumReplicas, "replica count")
+            try reader.require(
+                UInt64(blocks) <= DiskFormat.maximumPlainExtentBlocks && stored == blocks,
+                "extent of \(blocks) blocks")
+            try reader.require(birth.rawValue > 0, "no birth")
+            replicas = try ReplicaList(&reader, count: count)
+            for index in 0..<count {
+                let run = BlockRun(replicas[index], UInt64(blocks))
+                try reader.require(
+                    layout.isAllocatable(run), "extent at block \(replicas[index].block)")
+            }
+            sums = try reader.bytes(Int(blocks) * sumKind.byteCount).toArray()
+        }
+        try reader.require(reader.remaining == 0, "bytes behind the record")
+    }
+
+    package func encoded() -> [UInt8] {
+        var record = [UInt8](repeating: 0, count: Self.headerSize + 8 * replicas.count)
+        unsafe record.withUnsafeMutableBytes { buffer in
+            var writer = unsafe ByteWriter(MutableByteView(base: buffer.baseAddress!, count: buffer.count))
+            writer.u8(1)
+            writer.u8(kind.rawValue)
+            writer.u8(0)
+            writer.u8(0)
+            writer.u8(sumKind.rawValue)
+            writer.u8(UInt8(replicas.count))
+            writer.u16(0)
+            writer.u32(blocks)
+            writer.u32(kind == .data ? blocks : 0)
+            writer.u64(birth.rawValue)
+            writer.reserved(8)
+            for index in 0..<replicas.count { writer.u64(replicas[index].rawValue) }
+        }
+        record.append(contentsOf: sums)
+        return record
+    }
+
+    /// The sum of block `index`.
+    func sum(_ index: Int) -> ChecksumValue {
+        let width = sumKind.byteCount
+        return sums.withView { (view) in ChecksumValue(view, index * width, count: width) }
+    }
+
+    /// The part `first ..< first + count` of this extent, in blocks.
+    func part(_ first: UInt32, _ count: UInt32) -> ExtentRecord {
+        var part = self
+        part.blocks = count
+        if kind == .data {
+            let width = sumKind.byteCount
+            part.replicas = replicas.advanced(by: UInt64(first))
+            part.sums = Array(sums[Int(first) * width..<Int(first + count) * width])
+        }
+        return part
+    }
+
+    /// Whether `next`, which begins where this one ends in the file, can join it in one item.
+    func canJoin(_ next: ExtentRecord) -> Bool {
+        guard kind == next.kind, sumKind == next.sumKind, birth == next.birth else { return false }
+        if kind == .promised { return UInt64(blocks) + UInt64(next.blocks) < 1 << 31 }
+        return UInt64(blocks) + UInt64(next.blocks) <= DiskFormat.maximumPlainExtentBlocks
+            && replicas.advanced(by: UInt64(blocks)) == next.replicas
+            // A run never crosses a region, whose fixed front lies between.
+            && replicas.first.block / DiskLayout.regionBlocks
+                == next.replicas.first.block / DiskLayout.regionBlocks
+    }
+
+    mutating func join(_ next: ExtentRecord) {
+        blocks += next.blocks
+        sums.append(contentsOf: next.sums)
+    }
+}

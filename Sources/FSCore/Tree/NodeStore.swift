@@ -1,0 +1,73 @@
+/// Reads nodes from the device and verifies them: checksum first, then structure. A copy that is
+/// wrong is passed over for the next one; only when no copy is right does the read fail.
+@safe
+package final class NodeStore: @unchecked Sendable {
+    let device: any BlockDevice
+    let checksum: any Checksum
+    let validator: NodeValidator
+    let cache: PageCache
+    let errors: ErrorLog
+
+    init(
+        device: any BlockDevice, checksum: any Checksum, layout: DiskLayout,
+        internalUUID: VolumeUUID, cache: PageCache, errors: ErrorLog
+    ) {
+        self.device = device
+        self.checksum = checksum
+        validator = NodeValidator(layout: layout, internalUUID: internalUUID)
+        self.cache = cache
+        self.errors = errors
+    }
+
+    /// Loads a node and puts it into the cache.
+    @discardableResult
+    func load(_ expected: NodeValidator.Expectation) throws(FSError) -> Page {
+        cache.insert(try read(expected))
+    }
+
+    /// Reads and verifies a node, past the cache.
+    package func read(_ expected: NodeValidator.Expectation) throws(FSError) -> Page {
+        let pointer = expected.pointer
+        let buffer = ByteBuffer(count: DiskFormat.nodeSize)
+        let page = Page(
+            buffer: buffer, tree: expected.tree, replicas: pointer.replicas, state: .clean)
+        var failure: FSError?
+        for index in 0..<pointer.replicas.count {
+            let offset = pointer.replicas[index].block << 12
+            do throws(FSError) {
+                try device.read(into: buffer.bytes, at: offset)
+                guard page.node.sum(checksum) == pointer.checksum else {
+                    throw .corrupt(Corruption(.node, at: offset, "checksum mismatch"))
+                }
+                try validator.validate(page.node, expected)
+                return page
+            } catch {
+                errors.record(error)
+                failure = failure ?? error
+            }
+        }
+        throw failure ?? .corrupt(
+            Corruption(.node, at: pointer.address.block << 12, "pointer without replicas"))
+    }
+}
+
+/// Counts damage and device errors since the volume was opened; a checkpoint adds them to the
+/// superblock's persistent counters.
+@safe
+package final class ErrorLog: @unchecked Sendable {
+    private let lock = Mutex()
+    private var counts = [UInt64](repeating: 0, count: Superblock.ErrorCounters.names.count)
+
+    func record(_ error: FSError) {
+        let index: Int
+        switch error {
+        case .device(.read, _, _): index = 0
+        case .device(.write, _, _): index = 1
+        case .device(.flush, _, _): index = 2
+        case .corrupt(let what): index = what.detail == "checksum mismatch" ? 3 : 4
+        default: index = 7
+        }
+        lock.withLock { counts[index] += 1 }
+    }
+    var current: [UInt64] { lock.withLock { counts } }
+}

@@ -1,0 +1,266 @@
+/// The allocation bitmap on disk: reads and verifies the blocks of the fixed radix, and writes
+/// changed ones to their idle slots (`DiskLayout` says where, `BitmapEntry` what a parent knows).
+///
+/// - Invariant: a block is written to the slot that the durable superblock does not refer to, so a
+///   crash leaves the old radix whole.
+/// - Invariant: only a checkpoint calls `store` and `writeMaps`, and one runs at a time.
+@safe
+final class BitmapStore: @unchecked Sendable {
+    private let device: any BlockDevice
+    private let checksum: any Checksum
+    private let errors: ErrorLog
+    let layout: DiskLayout
+
+    private let lock = Mutex()
+    private var maps: [Place: Map] = [:]
+    /// Of the state that the next superblock will name.
+    private(set) var root: BitmapEntry
+
+    private struct Place: Hashable {
+        var level: DiskLayout.BitmapLevel
+        var index: UInt64
+        var parent: Place? {
+            guard let level = DiskLayout.BitmapLevel(rawValue: level.rawValue + 1) else { return nil }
+            return Place(level: level, index: index / DiskLayout.mapFanout)
+        }
+    }
+    private final class Map {
+        var entries: [BitmapEntry]
+        var isDirty = false
+        init(entries: [BitmapEntry]) { self.entries = entries }
+    }
+
+    init(
+        device: any BlockDevice, checksum: any Checksum, layout: DiskLayout, root: BitmapEntry,
+        errors: ErrorLog
+    ) {
+        self.device = device
+        self.checksum = checksum
+        self.layout = layout
+        self.root = root
+        self.errors = errors
+    }
+
+    // MARK: Reading
+
+    /// What the radix knows of `region`.
+    func entry(ofRegion region: UInt64) throws(FSError) -> BitmapEntry {
+        try entry(of: Place(level: .leaf, index: region))
+    }
+
+    private func entry(of place: Place) throws(FSError) -> BitmapEntry {
+        guard let parent = place.parent else { return lock.withLock { root } }
+        let map = try map(at: parent)
+        return lock.withLock { map.entries[Int(place.index % DiskLayout.mapFanout)] }
+    }
+
+    private func map(at place: Place) throws(FSError) -> Map {
+        if let map = lock.withLock({ maps[place] }) { return map }
+        let entry = try entry(of: place)
+        let loaded: Map
+        if entry.isWritten {
+            let block = try read(place.level, index: place.index, entry)
+            var reader = ByteReader(block.view, .bitmap, at: place.index)
+            var entries: [BitmapEntry] = []
+            var used: UInt64 = 0
+            for _ in 0..<DiskLayout.mapFanout {
+                let child = try BitmapEntry(&reader)
+                used += child.used
+                entries.append(child)
+            }
+            try reader.require(used == entry.used, "used blocks of a map do not add up")
+            loaded = Map(entries: entries)
+        } else {
+            loaded = Map(entries: Array(repeating: BitmapEntry(), count: Int(DiskLayout.mapFanout)))
+        }
+        return lock.withLock {
+            if let first = maps[place] { return first }
+            maps[place] = loaded
+            return loaded
+        }
+    }
+
+    /// The bits of `region` as the last checkpoint left them: a set bit is an allocated block.
+    /// Fixed blocks and blocks beyond the end are never set.
+    func leaf(ofRegion region: UInt64) throws(FSError) -> ByteBuffer {
+        let entry = try entry(ofRegion: region)
+        guard entry.isWritten else { return ByteBuffer(count: DiskFormat.blockSize) }
+        let block = try read(.leaf, index: region, entry)
+        let bits = BlockBits(block.bytes)
+        let reader = ByteReader(block.view, .bitmap, at: region)
+        try reader.require(UInt64(bits.population) == entry.used, "used blocks do not add up")
+        for run in layout.fixedRuns(inRegion: region) {
+            try reader.require(
+                bits.isClear(run.start, run.count), "a fixed block is marked allocated")
+        }
+        return block
+    }
+
+    private func read(
+        _ level: DiskLayout.BitmapLevel, index: UInt64, _ entry: BitmapEntry
+    ) throws(FSError) -> ByteBuffer {
+        let block = ByteBuffer(count: DiskFormat.blockSize)
+        let places = layout.bitmapPlaces(level, index: index, slot: entry.liveSlot)
+        var failure: FSError?
+        for place in [places.0, places.1] {
+            do throws(FSError) {
+                try device.read(into: block.bytes, at: place << 12)
+                guard checksum.sum(block.view).words.0 == entry.checksum else {
+                    throw .corrupt(Corruption(.bitmap, at: place << 12, "checksum mismatch"))
+                }
+                return block
+            } catch {
+                errors.record(error)
+                failure = failure ?? error
+            }
+        }
+        throw failure ?? .corrupt(Corruption(.bitmap, at: places.0 << 12, "unreadable"))
+    }
+
+    // MARK: Writing, by a checkpoint
+
+    /// Writes the bits of a region and updates its entry in memory.
+    func store(region: UInt64, _ bits: ByteBuffer) throws(FSError) {
+        let view = BlockBits(bits.bytes)
+        var changed = try entry(ofRegion: region)
+        changed.used = UInt64(view.population)
+        changed.largestRunLog2 = Self.log2(view.longestClearRun)
+        try write(Place(level: .leaf, index: region), bits.view, changed)
+    }
+
+    /// Writes the changed map blocks from the bottom up; afterwards `root` covers everything.
+    func writeMaps() throws(FSError) {
+        for level in [DiskLayout.BitmapLevel.zone, .group, .device] {
+            let dirty = lock.withLock {
+                maps.filter { $0.key.level == level && $0.value.isDirty }
+            }
+            for (place, map) in dirty {
+                let block = ByteBuffer(count: DiskFormat.blockSize)
+                var changed = try entry(of: place)
+                changed.used = 0
+                changed.largestRunLog2 = 0
+                changed.hasShares = false
+                changed.hasRemaps = false
+                var writer = ByteWriter(block.bytes)
+                for entry in map.entries {
+                    entry.encode(&writer)
+                    changed.used += entry.used
+                    changed.largestRunLog2 = max(changed.largestRunLog2, entry.largestRunLog2)
+                    changed.hasShares = changed.hasShares || entry.hasShares
+                    changed.hasRemaps = changed.hasRemaps || entry.hasRemaps
+                }
+                try write(place, block.view, changed)
+                map.isDirty = false
+            }
+        }
+    }
+
+    private func write(
+        _ place: Place, _ bytes: ByteView, _ changed: BitmapEntry
+    ) throws(FSError) {
+        var entry = changed
+        entry.liveSlot = entry.isWritten ? 1 - entry.liveSlot : 0
+        entry.isWritten = true
+        entry.checksum = checksum.sum(bytes).words.0
+        let places = layout.bitmapPlaces(place.level, index: place.index, slot: entry.liveSlot)
+        try device.write(bytes, at: places.0 << 12)
+        try device.write(bytes, at: places.1 << 12)
+        guard let parent = place.parent else {
+            lock.withLock { root = entry }
+            return
+        }
+        let map = try map(at: parent)
+        lock.withLock {
+            map.entries[Int(place.index % DiskLayout.mapFanout)] = entry
+            map.isDirty = true
+        }
+    }
+
+    private static func log2(_ run: Int) -> UInt8 {
+        run == 0 ? 0 : UInt8(Int.bitWidth - 1 - run.leadingZeroBitCount)
+    }
+}
+
+/// The 32,768 bits of one region: bit *n* of the block is bit *n* mod 8 of byte *n* / 8.
+struct BlockBits {
+    private let bytes: MutableByteView
+    static let count = Int(DiskLayout.regionBlocks)
+
+    init(_ bytes: MutableByteView) {
+        precondition(bytes.count == DiskFormat.blockSize)
+        self.bytes = bytes
+    }
+
+    @inline(__always) private func word(_ index: Int) -> UInt64 { bytes.view.u64(index * 8) }
+
+    @inline(__always)
+    func isSet(_ bit: Int) -> Bool { bytes[bit >> 3] & (1 << UInt8(bit & 7)) != 0 }
+
+    /// The mask of the bits `start ..< end` that fall into word `index`.
+    @inline(__always)
+    private static func mask(_ index: Int, _ start: Int, _ end: Int) -> UInt64 {
+        let low = max(start - index * 64, 0)
+        let high = min(end - index * 64, 64)
+        let upTo = high == 64 ? UInt64.max : (1 << UInt64(high)) - 1
+        return upTo & ~((1 << UInt64(low)) - 1)
+    }
+
+    func set(_ start: Int, _ count: Int) { change(start, count) { $0 | $1 } }
+    func clear(_ start: Int, _ count: Int) { change(start, count) { $0 & ~$1 } }
+
+    private func change(_ start: Int, _ count: Int, _ body: (UInt64, UInt64) -> UInt64) {
+        guard count > 0 else { return }
+        for index in start / 64...(start + count - 1) / 64 {
+            bytes.store(body(word(index), Self.mask(index, start, start + count)), at: index * 8)
+        }
+    }
+    func isClear(_ start: Int, _ count: Int) -> Bool {
+        guard count > 0 else { return true }
+        return (start / 64...(start + count - 1) / 64).allSatisfy {
+            word($0) & Self.mask($0, start, start + count) == 0
+        }
+    }
+    func isAllSet(_ start: Int, _ count: Int) -> Bool {
+        guard count > 0 else { return true }
+        return (start / 64...(start + count - 1) / 64).allSatisfy {
+            let mask = Self.mask($0, start, start + count)
+            return word($0) & mask == mask
+        }
+    }
+    var population: Int { (0..<Self.count / 64).reduce(0) { $0 + word($1).nonzeroBitCount } }
+
+    /// The first clear bit at or behind `start`; `count` if there is none.
+    func firstClear(from start: Int) -> Int {
+        var index = start / 64
+        guard index < Self.count / 64 else { return Self.count }
+        var candidate = ~word(index) & ~((1 << UInt64(start % 64)) - 1)
+        while candidate == 0 {
+            index += 1
+            guard index < Self.count / 64 else { return Self.count }
+            candidate = ~word(index)
+        }
+        return index * 64 + candidate.trailingZeroBitCount
+    }
+    /// The first set bit at or behind `start`, at most `limit`.
+    func firstSet(from start: Int, limit: Int) -> Int {
+        var index = start / 64
+        guard start < limit else { return limit }
+        var candidate = word(index) & ~((1 << UInt64(start % 64)) - 1)
+        while candidate == 0 {
+            index += 1
+            guard index * 64 < limit else { return limit }
+            candidate = word(index)
+        }
+        return min(index * 64 + candidate.trailingZeroBitCount, limit)
+    }
+    var longestClearRun: Int {
+        var best = 0
+        var position = firstClear(from: 0)
+        while position < Self.count {
+            let end = firstSet(from: position, limit: Self.count)
+            best = max(best, end - position)
+            position = firstClear(from: end)
+        }
+        return best
+    }
+}

@@ -1,0 +1,302 @@
+/// Hands out blocks. For each region that was looked at it holds two bitmaps: *committed*, what the
+/// last checkpoint persisted and the running one folds its changes into, and *busy*, what the
+/// allocator looks at.
+///
+///     allocate ──▶ busy          (nobody refers to the blocks; a crash forgets them)
+///     publish  ──▶ the window's list ──checkpoint──▶ committed
+///     release  ──▶ the window's list ──checkpoint──▶ not committed, still busy
+///     that checkpoint durable and every read begun before it ended ──▶ not busy
+///
+/// Example of why busy outlives committed: block 7 belongs to file A in checkpoint 10. A is
+/// truncated; block 7 is released. Were it handed out to file B at once, a crash before checkpoint
+/// 11 would bring back A of checkpoint 10 with B's bytes in it. So it is handed out again only when
+/// checkpoint 11, which no longer knows A's block, is durable.
+///
+/// - Invariant: committed ⊆ busy, in every region.
+/// - Invariant: between two checkpoints a block is allocated at most once.
+/// - Invariant: a free bit that is cleared was set, and a published one was clear: anything else
+///   is damage and latches the volume.
+@safe
+final class BlockAllocator: @unchecked Sendable {
+    private let store: BitmapStore
+    private let layout: DiskLayout
+    let floors: SpaceFloors
+
+    private let lock = Mutex()
+    private var regions: [UInt64: Region] = [:]
+    /// Regions whose bitmap is damaged in all copies: closed to allocation.
+    private var closedRegions: Set<UInt64> = []
+    private var busyBlocks: UInt64
+    private var dataCursor: UInt64
+    private var nodeCursors: [UInt64]
+
+    private final class Region {
+        let committed: ByteBuffer
+        let busy: ByteBuffer
+        var free: Int
+        var isDirty = false
+        init(committed: ByteBuffer, busy: ByteBuffer, free: Int) {
+            self.committed = committed
+            self.busy = busy
+            self.free = free
+        }
+    }
+
+    init(store: BitmapStore) {
+        self.store = store
+        layout = store.layout
+        floors = SpaceFloors(allocatableBlocks: store.layout.allocatableBlocks)
+        busyBlocks = store.root.used
+        // Metadata grows from the front, its second copies from the middle, data from a quarter on.
+        let total = store.layout.blockCount
+        nodeCursors = [0, total / 2]
+        dataCursor = total / 4
+    }
+
+    // MARK: Figures
+
+    /// Blocks that could be handed out now.
+    var freeBlocks: UInt64 { lock.withLock { layout.allocatableBlocks - min(busyBlocks, layout.allocatableBlocks) } }
+    var busyCount: UInt64 { lock.withLock { busyBlocks } }
+
+    // MARK: Allocating
+
+    /// Up to `want` adjacent blocks near `goal` (nil: behind the last such allocation), fewer when
+    /// space is fragmented. `keep` is the number of blocks that must stay free.
+    func allocateData(
+        _ want: UInt64, goal: BlockAddress?, keeping keep: UInt64
+    ) throws(FSError) -> BlockRun {
+        let start = goal?.block ?? lock.withLock { dataCursor }
+        guard let run = try search(want, atLeast: 1, from: start, keeping: keep) else {
+            throw .noSpace
+        }
+        if goal == nil {
+            lock.withLock { dataCursor = run.start.block + run.count }
+        }
+        return run
+    }
+
+    /// One run for each replica of a node, far apart.
+    func allocateNode(keeping keep: UInt64) throws(FSError) -> ReplicaList {
+        var replicas = ReplicaList()
+        for index in 0..<DiskFormat.nodeReplicas {
+            let start = lock.withLock { nodeCursors[index] }
+            let run: BlockRun?
+            do throws(FSError) {
+                run = try search(
+                    DiskFormat.blocksPerNode, atLeast: DiskFormat.blocksPerNode, from: start,
+                    keeping: keep)
+            } catch {
+                cancel(replicas)
+                throw error
+            }
+            guard let run else {
+                cancel(replicas)
+                throw .noSpace
+            }
+            lock.withLock { nodeCursors[index] = run.start.block + run.count }
+            replicas.append(run.start)
+        }
+        return replicas
+    }
+
+    private func cancel(_ replicas: ReplicaList) {
+        for index in 0..<replicas.count {
+            cancel(BlockRun(replicas[index], DiskFormat.blocksPerNode))
+        }
+    }
+
+    /// Gives back blocks that were allocated but never published.
+    func cancel(_ run: BlockRun) {
+        lock.withLock { free(run) }
+    }
+
+    /// First fit from `start` on, around the device. A run shorter than wanted is taken from the
+    /// first region that has one of a decent length, or at last the longest anywhere.
+    private func search(
+        _ want: UInt64, atLeast: UInt64, from start: UInt64, keeping keep: UInt64
+    ) throws(FSError) -> BlockRun? {
+        let count = layout.regionCount
+        let startRegion = min(start / DiskLayout.regionBlocks, count - 1)
+        let decent = max(atLeast, want / 4)
+        var best: BlockRun?
+        lock.lock()
+        defer { lock.unlock() }
+        let free = layout.allocatableBlocks - min(busyBlocks, layout.allocatableBlocks)
+        guard free >= atLeast + keep else { return nil }
+        let want = min(want, free - keep)
+        // One step more than regions: the start region's front comes last.
+        for step in 0...count {
+            let region = (startRegion + step) % count
+            guard let state = try loadedRegion(region) else { continue }
+            guard state.free >= Int(atLeast) else { continue }
+            let from = step == 0 ? Int(start % DiskLayout.regionBlocks) : 0
+            let found = Self.run(in: BlockBits(state.busy.bytes), Int(want), from: from)
+            guard found.count >= Int(atLeast) else { continue }
+            let run = BlockRun(
+                BlockAddress(block: region * DiskLayout.regionBlocks + UInt64(found.start)),
+                UInt64(found.count))
+            if run.count >= decent {
+                take(run)
+                return run
+            }
+            if run.count > best?.count ?? 0 { best = run }
+        }
+        // The lock was given up while regions were loaded: the best may be gone.
+        guard let best, let state = regions[best.start.block / DiskLayout.regionBlocks],
+            BlockBits(state.busy.bytes).isClear(
+                Int(best.start.block % DiskLayout.regionBlocks), Int(best.count))
+        else { return nil }
+        take(best)
+        return best
+    }
+
+    /// The first clear run of `want` bits from `from` on, or the longest one.
+    private static func run(in busy: BlockBits, _ want: Int, from: Int) -> (start: Int, count: Int) {
+        var best = (start: 0, count: 0)
+        var position = busy.firstClear(from: from)
+        while position < BlockBits.count {
+            let limit = min(position + want, BlockBits.count)
+            let end = busy.firstSet(from: position, limit: limit)
+            if end - position > best.count { best = (position, end - position) }
+            if end == limit { break }
+            position = busy.firstClear(from: end)
+        }
+        return best
+    }
+
+    private func take(_ run: BlockRun) {
+        let number = run.start.block / DiskLayout.regionBlocks
+        guard let region = regions[number] else { return }
+        BlockBits(region.busy.bytes).set(
+            Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
+        region.free -= Int(run.count)
+        busyBlocks += run.count
+    }
+
+    private func free(_ run: BlockRun) {
+        guard let region = regions[run.start.block / DiskLayout.regionBlocks] else { return }
+        BlockBits(region.busy.bytes).clear(
+            Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
+        region.free += Int(run.count)
+        busyBlocks -= run.count
+    }
+
+    /// The region's state; nil if its bitmap is damaged. Called and returning with the lock held,
+    /// which is given up while the bitmap is read.
+    private func loadedRegion(_ number: UInt64) throws(FSError) -> Region? {
+        if let region = regions[number] { return region }
+        if closedRegions.contains(number) { return nil }
+        lock.unlock()
+        let result: Result<ByteBuffer, FSError>
+        do throws(FSError) {
+            result = .success(try store.leaf(ofRegion: number))
+        } catch { result = .failure(error) }
+        lock.lock()
+        if let region = regions[number] { return region }
+        switch result {
+        case .failure(.corrupt):
+            closedRegions.insert(number)
+            return nil
+        case .failure(let error):
+            throw error
+        case .success(let committed):
+            let busy = ByteBuffer(copying: committed.view)
+            let bits = BlockBits(busy.bytes)
+            for run in layout.fixedRuns(inRegion: number) { bits.set(run.start, run.count) }
+            let region = Region(
+                committed: committed, busy: busy, free: BlockBits.count - bits.population)
+            regions[number] = region
+            return region
+        }
+    }
+
+    // MARK: Checkpoint
+
+    /// Folds a window's changes into the committed bitmaps and writes the changed regions. Returns
+    /// the radix's new root. Runs beside allocations; only one checkpoint at a time calls it.
+    func persist(published: [BlockRun], released: [BlockRun]) throws(FSError) -> BitmapEntry {
+        for (runs, isPublished) in [(published, true), (released, false)] {
+            for run in runs {
+                try lock.withLock { () throws(FSError) in
+                    let number = run.start.block / DiskLayout.regionBlocks
+                    guard let region = try loadedRegion(number) else {
+                        throw .corrupt(
+                            Corruption(.bitmap, at: number, "the bitmap of this region is damaged"))
+                    }
+                    let bits = BlockBits(region.committed.bytes)
+                    let start = Int(run.start.block % DiskLayout.regionBlocks)
+                    if isPublished {
+                        guard bits.isClear(start, Int(run.count)) else {
+                            throw .corrupt(
+                                Corruption(.bitmap, at: run.start.block << 12, "allocated twice"))
+                        }
+                        bits.set(start, Int(run.count))
+                    } else {
+                        guard bits.isAllSet(start, Int(run.count)) else {
+                            throw .corrupt(
+                                Corruption(.bitmap, at: run.start.block << 12, "freed twice"))
+                        }
+                        bits.clear(start, Int(run.count))
+                    }
+                    region.isDirty = true
+                }
+            }
+        }
+        let dirty = lock.withLock { regions.filter { $0.value.isDirty } }
+        for (number, region) in dirty.sorted(by: { $0.key < $1.key }) {
+            try store.store(region: number, region.committed)
+            region.isDirty = false
+        }
+        try store.writeMaps()
+        return store.root
+    }
+
+    /// Makes released blocks available again: their checkpoint is durable and no read is left that
+    /// began before.
+    func reuse(_ runs: [BlockRun]) {
+        lock.withLock { for run in runs { free(run) } }
+    }
+
+    /// The committed bitmap of every region with allocated blocks, for a check beside running
+    /// operations. No checkpoint may run meanwhile.
+    func committedLeaves() -> [UInt64: Result<ByteBuffer, FSError>] {
+        var leaves: [UInt64: Result<ByteBuffer, FSError>] = [:]
+        for number in 0..<layout.regionCount {
+            let loaded = lock.withLock { regions[number].map { ByteBuffer(copying: $0.committed.view) } }
+            if let loaded {
+                leaves[number] = .success(loaded)
+                continue
+            }
+            do throws(FSError) {
+                guard try store.entry(ofRegion: number).isWritten else { continue }
+                leaves[number] = .success(try store.leaf(ofRegion: number))
+            } catch { leaves[number] = .failure(error) }
+        }
+        return leaves
+    }
+}
+
+/// Space that stays free for those who need it to make space (`docs/DESIGN.md`, three floors).
+///
+/// Ordinary writes stop at the slop, deletes and truncates at the emergency floor; checkpoints and
+/// the clean-up of orphans may use everything.
+struct SpaceFloors: Sendable {
+    let slop: UInt64
+    let emergency: UInt64
+
+    init(allocatableBlocks total: UInt64) {
+        // max(1/64, 16 MiB) and max(1/1024, 8 MiB), scaled down on small volumes.
+        slop = min(max(total / 64, 4096), total / 16)
+        emergency = min(max(total / 1024, 2048), total / 32)
+    }
+}
+
+/// Who asks for space.
+package enum SpaceClass: Sendable {
+    case ordinary
+    /// Deletes and truncates.
+    case freeing
+    /// Checkpoints and orphans.
+    case emergency
+}

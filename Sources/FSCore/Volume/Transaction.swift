@@ -1,0 +1,89 @@
+/// The changes of one operation: puts and deletes of tree items, blocks that become referenced
+/// and blocks that lose their reference. An operation collects them while it only reads; then
+/// `Volume.commit` applies all of them at once or none.
+///
+/// - Invariant: reads of the operation go through `Volume.value(of:in:)` with this transaction, so
+///   an operation that touches one item twice sees its own first change.
+@safe
+package final class Transaction {
+    package struct Update {
+        var tree: TreeID
+        var key: Key
+        /// Where the value lies in `bytes`; nil deletes the key.
+        var value: Range<Int>?
+    }
+
+    package private(set) var updates: [Update] = []
+    package private(set) var bytes: [UInt8] = []
+    package private(set) var published: [BlockRun] = []
+    package private(set) var released: [Release] = []
+    /// Change of the volume's count of inodes, and of blocks promised by fallocate.
+    package var inodeDelta: Int64 = 0
+    package var promisedDelta: Int64 = 0
+    /// What the operation's memory takes over once the commit has succeeded.
+    package var retained: InodeNumber?
+    package var addedOrphans: [InodeNumber] = []
+    package var removedOrphans: [InodeNumber] = []
+
+    /// A reference that dies: its blocks are freed, or kept for a snapshot.
+    package struct Release: Sendable {
+        package var run: BlockRun
+        package var birth: BirthEpoch
+    }
+
+    package init() {}
+
+    package func put(_ key: Key, _ value: [UInt8], tree: TreeID = .head) {
+        let start = bytes.count
+        bytes.append(contentsOf: value)
+        add(Update(tree: tree, key: key, value: start..<bytes.count))
+    }
+
+    package func put(_ inode: InodeNumber, _ record: InodeRecord) {
+        let start = bytes.count
+        bytes.append(contentsOf: repeatElement(0, count: InodeRecord.byteCount))
+        unsafe bytes.withUnsafeMutableBytes { buffer in
+            unsafe record.encode(
+                MutableByteView(base: buffer.baseAddress! + start, count: InodeRecord.byteCount))
+        }
+        add(Update(tree: .head, key: Key(inode, .inode), value: start..<bytes.count))
+    }
+
+    package func delete(_ key: Key, tree: TreeID = .head) {
+        add(Update(tree: tree, key: key, value: nil))
+    }
+
+    private func add(_ update: Update) {
+        // A later change of an item replaces the earlier one: updates are absolute.
+        if let index = index(of: update.key, update.tree) {
+            updates[index] = update
+        } else {
+            updates.append(update)
+        }
+    }
+
+    /// Transactions are short, except when a large file is cut: those never look items up twice.
+    private func index(of key: Key, _ tree: TreeID) -> Int? {
+        updates.lastIndex { $0.key == key && $0.tree == tree }
+    }
+
+    /// What this transaction says of `key`: nil = nothing, `.some(nil)` = deleted.
+    func pending(_ key: Key, _ tree: TreeID) -> Range<Int>?? {
+        guard let index = index(of: key, tree) else { return nil }
+        return .some(updates[index].value)
+    }
+
+    /// The keys of the head tree that this transaction puts or deletes in a range.
+    func keys(_ range: ClosedRange<Key>) -> [Key] {
+        updates.filter { $0.tree == .head && range.contains($0.key) }.map(\.key)
+    }
+
+    package func publish(_ run: BlockRun) { published.append(run) }
+    package func release(_ run: BlockRun, birth: BirthEpoch) {
+        released.append(Release(run: run, birth: birth))
+    }
+
+    /// Room that the puts may take in leaves.
+    var growth: Int { bytes.count + updates.count * NodePage.slotSize }
+    var isEmpty: Bool { updates.isEmpty && published.isEmpty && released.isEmpty }
+}

@@ -1,0 +1,70 @@
+/// Copy-on-write: where the trees get new places for changed nodes. All under the exclusive tree
+/// lock.
+extension Volume: TreeContext {
+    package var checksumKind: ChecksumKind { checksum.kind }
+    package var internalUUID: VolumeUUID { nodes.validator.internalUUID }
+
+    package func touch(_ page: Page) -> Page {
+        switch page.state {
+        case .dirty:
+            return page
+        case .frozen:
+            // A checkpoint is writing it: go on with a copy. The frozen page's place is released in
+            // this window, which is right: the running checkpoint persists it as allocated.
+            let copy = Page(copying: page, replicas: pool.take())
+            releasePlaces(page)
+            page.isSuperseded = true
+            cache.remove(page)
+            adopt(copy)
+            return copy
+        case .clean:
+            // The device keeps the old version; the same memory becomes the new one.
+            cache.remove(page)
+            releasePlaces(page)
+            page.replicas = pool.take()
+            page.state = .dirty
+            adopt(page)
+            return page
+        case .dead:
+            preconditionFailure("a node that left the tree was found in it")
+        }
+    }
+
+    package func newPage(level: UInt8, tree: TreeID) -> Page {
+        let page = Page(
+            emptyAtLevel: level, tree: tree, uuid: internalUUID, replicas: pool.take(),
+            sequence: window.sequence, birth: window.birthEpoch)
+        cache.insert(page)
+        window.dirty.append(page)
+        return page
+    }
+
+    package func discard(_ page: Page) {
+        cache.remove(page)
+        if page.state == .dirty {
+            // Born and gone in one window: nobody else ever heard of its place.
+            pool.put(page.replicas)
+        } else {
+            releasePlaces(page)
+            page.isSuperseded = true
+        }
+        if page.state != .frozen { page.state = .dead }
+    }
+
+    package func restamp(_ page: Page) {
+        page.stamp(sequence: window.sequence, birth: window.birthEpoch)
+    }
+
+    private func adopt(_ page: Page) {
+        restamp(page)
+        cache.insert(page)
+        window.dirty.append(page)
+    }
+
+    private func releasePlaces(_ page: Page) {
+        for index in 0..<page.replicas.count {
+            release(
+                BlockRun(page.replicas[index], DiskFormat.blocksPerNode), birth: page.node.birth)
+        }
+    }
+}

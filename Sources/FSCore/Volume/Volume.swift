@@ -1,0 +1,432 @@
+/// An open volume: trees, allocator and checkpoints. `FileSystem` gives them POSIX meaning.
+///
+///     open ──▶ online ──close──▶ closed
+///                │  ▲
+///                │  └─setReadOnly─▶ read-only
+///                └─first failed write or flush─▶ latched (reads go on, nothing is written again)
+///
+/// The way of a change: an operation reads under the shared tree lock and collects a `Transaction`;
+/// `commit` applies it under the exclusive lock; a checkpoint makes it durable.
+///
+/// Lock order: inode locks, tree lock, then allocator, node pool and cache shards (leaves). None
+/// but inode locks is held over I/O.
+@safe
+public final class Volume: @unchecked Sendable {
+    let device: any BlockDevice
+    let modules: ModuleSet
+    let checksum: any Checksum
+    let layout: DiskLayout
+    package let nameHash: any NameHash
+    let options: OpenOptions
+    weak let observer: (any VolumeObserver)?
+    let errors = ErrorLog()
+
+    package let cache: PageCache
+    package let nodes: NodeStore
+    let allocator: BlockAllocator
+    let epochs = ReadEpochs()
+    let pool = NodePool()
+
+    /// Guards the trees and everything in `window`.
+    let treeLock = ReadWriteLock()
+    package private(set) var head: CopyOnWriteTree!
+    package private(set) var volumeTree: CopyOnWriteTree!
+    var window: Window
+
+    /// Seams that a volume may have; nil without the module.
+    let journal: (any Journal)? = nil
+    let snapshots: (any SnapshotPolicy)? = nil
+
+    /// Guards `state`, `progress` and `superblock`; waits for checkpoints happen on it.
+    let stateLock = Mutex()
+    var superblock: Superblock
+    var state = State.online
+    var progress = CheckpointProgress()
+    private var timer: WorkerThread?
+    let wasCleanlyUnmounted: Bool
+    /// Persistent error counters as they were when the volume was opened.
+    let initialErrors: Superblock.ErrorCounters
+    private var backing: FileSystem!
+
+    enum State: Equatable {
+        case online, readOnly, closed
+        case latched(String)
+    }
+
+    /// What happened since the last freeze. Guarded by the exclusive tree lock.
+    struct Window {
+        var sequence: SuperblockSequence
+        var birthEpoch: BirthEpoch
+        var dirty: [Page] = []
+        var published: [BlockRun] = []
+        var released: [BlockRun] = []
+        var releasedBlocks: UInt64 = 0
+        /// Operations published so far, in their one order.
+        var operations: UInt64 = 0
+        var inodeCount: UInt64
+        var promisedBlocks: UInt64
+        /// The next free inode number, and where the durable ceiling stands.
+        var nextInode: UInt64
+        var inodeCeiling: UInt64
+    }
+
+    /// Opens the volume on `device`. Read-write, it is marked as in use at once; inodes that were
+    /// unlinked while open before a crash are reclaimed.
+    public static func open(
+        _ device: any BlockDevice, modules: ModuleSet, options: OpenOptions = OpenOptions(),
+        observer: (any VolumeObserver)? = nil
+    ) throws(FSError) -> Volume {
+        let superblock = try SuperblockStore.newest(device, modules: modules)
+        var options = options
+        let unknown = superblock.readOnlyCompatible & ~DiskFormat.ReadOnlyCompatible.known
+        if unknown != 0, !options.readOnly {
+            throw .unknownFeatures(.readOnlyCompatible, bits: unknown)
+        }
+        if device.isReadOnly { options.readOnly = true }
+        let volume = Volume(device, modules, superblock, options, observer)
+        try volume.loadRoots()
+        volume.backing = FileSystem(volume)
+        if !options.readOnly {
+            try volume.start()
+        }
+        return volume
+    }
+
+    private init(
+        _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
+        _ options: OpenOptions, _ observer: (any VolumeObserver)?
+    ) {
+        self.device = device
+        self.modules = modules
+        self.superblock = superblock
+        self.options = options
+        self.observer = observer
+        layout = DiskLayout(blockCount: superblock.blockCount)
+        checksum = modules.requiredChecksum(superblock.checksumKind)
+        nameHash = modules.nameHash(superblock.nameHashKey)
+        cache = PageCache(byteLimit: options.cacheBytes)
+        nodes = NodeStore(
+            device: device, checksum: checksum, layout: layout,
+            internalUUID: superblock.internalUUID, cache: cache, errors: errors)
+        allocator = BlockAllocator(
+            store: BitmapStore(
+                device: device, checksum: checksum, layout: layout, root: superblock.bitmapRoot,
+                errors: errors))
+        window = Window(
+            sequence: SuperblockSequence(superblock.sequence.rawValue + 1),
+            birthEpoch: superblock.birthEpoch, inodeCount: superblock.inodeCount,
+            promisedBlocks: superblock.reservedBlocks, nextInode: superblock.inodeCeiling,
+            inodeCeiling: superblock.inodeCeiling)
+        wasCleanlyUnmounted = superblock.isCleanlyUnmounted
+        initialErrors = superblock.errorCounters
+        if options.readOnly { state = .readOnly }
+    }
+
+    private func loadRoots() throws(FSError) {
+        func root(_ id: TreeID, _ pointer: NodePointer) throws(FSError) -> CopyOnWriteTree {
+            let page = try nodes.load(
+                NodeValidator.Expectation(pointer: pointer, tree: id, lower: nil, upper: nil))
+            guard page.tree == id, page.level == pointer.level else {
+                throw .corrupt(
+                    Corruption(.node, at: pointer.address.block << 12, "reached at two places"))
+            }
+            return CopyOnWriteTree(id: id, root: page, context: self)
+        }
+        head = try root(.head, superblock.headRoot)
+        volumeTree = try root(.volume, superblock.volumeRoot)
+    }
+
+    /// The first checkpoint marks the volume as in use, so that a crash is known as one.
+    private func start() throws(FSError) {
+        try checkpoint(force: true)
+        try fileSystem.reclaimOrphans()
+        let interval = options.checkpointIntervalMilliseconds
+        if interval > 0 {
+            timer = WorkerThread { [unowned self] in runTimer(interval) }
+        }
+    }
+
+    /// The default head's files.
+    public var fileSystem: FileSystem { backing }
+
+    func tree(_ id: TreeID) -> CopyOnWriteTree { id == .volume ? volumeTree : head }
+
+    // MARK: Reading
+
+    /// Runs `body` under the shared tree lock, again and again until every node that it needs is
+    /// resident.
+    package func reading<R>(_ body: () throws(TreeFault) -> R) throws(FSError) -> R {
+        while true {
+            let missing: NodeValidator.Expectation
+            let token: ReadEpochs.Token
+            treeLock.lockShared()
+            do throws(TreeFault) {
+                let result = try body()
+                treeLock.unlock()
+                return result
+            } catch {
+                switch error {
+                case .failed(let failure):
+                    treeLock.unlock()
+                    throw failure
+                case .missing(let expectation):
+                    // Entered under the lock: the node's blocks stay its own until we leave.
+                    token = epochs.enter()
+                    treeLock.unlock()
+                    missing = expectation
+                }
+            }
+            defer { leave(token) }
+            try nodes.load(missing)
+        }
+    }
+
+    func leave(_ token: ReadEpochs.Token) {
+        let runs = epochs.leave(token)
+        if !runs.isEmpty { allocator.reuse(runs) }
+    }
+
+    /// The value of an item as the transaction sees it.
+    func value<R>(
+        _ key: Key, tree id: TreeID = .head, in transaction: Transaction? = nil,
+        _ body: (ByteView) throws(FSError) -> R
+    ) throws(FSError) -> R? {
+        if let transaction, let pending = transaction.pending(key, id) {
+            guard let range = pending else { return nil }
+            return try transaction.bytes.withView { (view) throws(FSError) in
+                try body(view.slice(range.lowerBound, range.count))
+            }
+        }
+        return try reading { () throws(TreeFault) in try tree(id).get(key, body) }
+    }
+
+    // MARK: Changing
+
+    /// Applies a transaction: all of it, or nothing and an error.
+    func commit(_ transaction: Transaction, _ space: SpaceClass) throws(FSError) {
+        guard !transaction.isEmpty else { return }
+        try waitForRoom()
+        while true {
+            var missing: NodeValidator.Expectation?
+            var needed = 0
+            treeLock.lockExclusive()
+            do throws(FSError) { try requireWritable() } catch {
+                treeLock.unlock()
+                throw error
+            }
+            do throws(TreeFault) {
+                for update in transaction.updates {
+                    needed += try tree(update.tree).plan(
+                        update.key, room: transaction.growth, isDelete: update.value == nil)
+                }
+            } catch {
+                switch error {
+                case .failed(let failure):
+                    treeLock.unlock()
+                    throw failure
+                case .missing(let expectation): missing = expectation
+                }
+            }
+            if let missing {
+                let token = epochs.enter()
+                treeLock.unlock()
+                defer { leave(token) }
+                try nodes.load(missing)
+                continue
+            }
+            if pool.count >= needed {
+                apply(transaction)
+                treeLock.unlock()
+                return
+            }
+            let dirty = window.dirty.count
+            treeLock.unlock()
+            try refillPool(to: needed, space, dirtyPages: dirty)
+        }
+    }
+
+    private func apply(_ transaction: Transaction) {
+        transaction.bytes.withView { (view) in
+            for update in transaction.updates {
+                if let range = update.value {
+                    tree(update.tree).put(update.key, view.slice(range.lowerBound, range.count))
+                } else {
+                    tree(update.tree).delete(update.key)
+                }
+            }
+        }
+        window.published += transaction.published
+        for release in transaction.released { self.release(release.run, birth: release.birth) }
+        window.inodeCount = UInt64(clamping: Int64(window.inodeCount) + transaction.inodeDelta)
+        window.promisedBlocks = UInt64(
+            clamping: Int64(window.promisedBlocks) + transaction.promisedDelta)
+        window.operations += 1
+        if let journal {
+            journal.append(
+                JournalTransaction(
+                    operation: window.operations,
+                    updates: transaction.updates.map { update in
+                        JournalTransaction.Update(
+                            tree: update.tree, key: update.key,
+                            value: update.value.map { Array(transaction.bytes[$0]) })
+                    },
+                    allocated: transaction.published, freed: transaction.released.map(\.run)))
+        }
+    }
+
+    func release(_ run: BlockRun, birth: BirthEpoch) {
+        if let snapshots, !snapshots.isFreed(run, birth: birth, by: .head) { return }
+        window.released.append(run)
+        window.releasedBlocks += run.count
+    }
+
+    /// Blocks that an allocation of this class must leave free.
+    func floor(_ space: SpaceClass, dirtyPages: Int) -> UInt64 {
+        let floors = allocator.floors
+        // Changing a node again in the next window takes a new place while the old is still held.
+        let again = UInt64(dirtyPages) * DiskFormat.blocksPerNode * UInt64(DiskFormat.nodeReplicas)
+        switch space {
+        case .ordinary: return floors.slop + floors.emergency + min(again, floors.slop)
+        case .freeing: return floors.emergency
+        case .emergency: return 0
+        }
+    }
+
+    private func refillPool(
+        to needed: Int, _ space: SpaceClass, dirtyPages: Int
+    ) throws(FSError) {
+        // More than needed when space is plenty, so that most commits find the pool filled.
+        let keep = floor(space, dirtyPages: dirtyPages)
+        let plenty = allocator.freeBlocks > keep + 65536
+        let target = plenty ? max(needed, NodePool.target) + NodePool.target / 2 : needed
+        while pool.count < target {
+            pool.put(try allocator.allocateNode(keeping: keep))
+        }
+    }
+
+    /// Allocates blocks for data; the caller publishes or cancels them.
+    func allocateData(
+        _ want: UInt64, goal: BlockAddress?, _ space: SpaceClass, promised: Bool
+    ) throws(FSError) -> BlockRun {
+        let (dirty, promisedBlocks) = treeLock.shared {
+            (window.dirty.count, window.promisedBlocks)
+        }
+        // Promised blocks are kept for those they were promised to.
+        let keep = floor(promised ? .freeing : space, dirtyPages: dirty)
+            + (promised ? 0 : promisedBlocks)
+        return try allocator.allocateData(want, goal: goal, keeping: keep)
+    }
+
+    /// Whether a checkpoint would make blocks available.
+    var hasReleasedBlocks: Bool { treeLock.shared { window.releasedBlocks > 0 } }
+
+    /// A fresh inode number.
+    func allocateInode() throws(FSError) -> InodeNumber {
+        while true {
+            let number: UInt64? = treeLock.exclusive {
+                guard window.nextInode < window.inodeCeiling else { return nil }
+                window.nextInode += 1
+                return window.nextInode - 1
+            }
+            if let number { return InodeNumber(number) }
+            guard treeLock.shared({ window.nextInode < InodeNumber.limit }) else { throw .noSpace }
+            try checkpoint(force: true)
+        }
+    }
+
+    // MARK: State
+
+    func requireWritable() throws(FSError) {
+        try stateLock.withLock { () throws(FSError) in
+            switch state {
+            case .online: return
+            case .readOnly, .closed: throw .readOnly
+            case .latched(let why): throw .latched(why)
+            }
+        }
+    }
+
+    /// The first failure ends all writing: what happens after it can no longer be promised.
+    func latch(_ error: FSError) {
+        errors.record(error)
+        let isFirst = stateLock.withLock {
+            guard state == .online else { return false }
+            state = .latched(error.description)
+            stateLock.signalAll()
+            return true
+        }
+        if isFirst { observer?.volume(.latched(error.description)) }
+    }
+
+    /// Turns writing off (after making everything durable) or on again.
+    public func setReadOnly(_ isReadOnly: Bool) throws(FSError) {
+        if isReadOnly {
+            stateLock.withLock { if state == .online { state = .readOnly } }
+            // Commits look at the state under the tree lock, so none comes after this one's cut.
+            try checkpoint(force: false, evenReadOnly: true)
+        } else {
+            guard !device.isReadOnly, !options.readOnly else { throw .readOnly }
+            try stateLock.withLock { () throws(FSError) in
+                if case .latched(let why) = state { throw .latched(why) }
+                if state == .readOnly { state = .online }
+            }
+        }
+    }
+
+    /// Ends the use of the volume: everything durable, marked as cleanly unmounted. Throws what the
+    /// last checkpoint threw, or why the volume was latched.
+    public func close() throws(FSError) {
+        stateLock.withLock {
+            progress.stopTimer = true
+            stateLock.signalAll()
+        }
+        timer?.join()
+        timer = nil
+        let wasOpen = stateLock.withLock { state }
+        switch wasOpen {
+        case .closed: return
+        case .latched(let why): throw .latched(why)
+        case .readOnly where options.readOnly: break
+        case .online, .readOnly: try checkpoint(force: true, evenReadOnly: true, unmounting: true)
+        }
+        stateLock.withLock { state = .closed }
+    }
+}
+
+/// How to open a volume.
+public struct OpenOptions: Sendable {
+    /// When reads update the access time.
+    public enum AccessTimePolicy: Sendable {
+        /// If it is older than the modification or a day (mount(8), relatime).
+        case relative
+        case strict
+        case none
+    }
+    public var readOnly = false
+    /// For clean tree nodes; at least 4 MiB.
+    public var cacheBytes = 192 << 20
+    /// 0 = no timer: checkpoints only when asked for or when too much is dirty.
+    public var checkpointIntervalMilliseconds = 5000
+    public var accessTime = AccessTimePolicy.relative
+    public init() {}
+}
+
+/// Places for new nodes, allocated ahead of the tree lock so that a change under it cannot fail.
+@safe
+final class NodePool: @unchecked Sendable {
+    /// How many places are kept when space is plenty.
+    static let target = 64
+
+    private let lock = Mutex()
+    private var places: [ReplicaList] = []
+
+    var count: Int { lock.withLock { places.count } }
+    func put(_ place: ReplicaList) { lock.withLock { places.append(place) } }
+    /// Takes the oldest place, so that nodes of one window lie in order.
+    func take() -> ReplicaList {
+        lock.withLock {
+            precondition(!places.isEmpty, "a commit took more places than it planned")
+            return places.removeFirst()
+        }
+    }
+}

@@ -1,0 +1,122 @@
+/// Makes an empty volume on a device.
+public enum VolumeFormatter {
+    public static let minimumByteCount = DiskLayout.minimumBlocks << 12
+    public static let maximumByteCount = DiskLayout.maximumBlocks << 12
+
+    /// Formats the whole device, or its first `options.byteCount` bytes.
+    ///
+    /// Old superblocks are zeroed first and the new ones written last, each behind a flush, so that
+    /// a crash leaves either no volume or a whole one. Data that lay on the device is not wiped.
+    /// Throws `.tooSmall`, `.tooLarge` or `.invalidArgument` (label) before anything is written.
+    public static func format(
+        _ device: any BlockDevice, modules: ModuleSet, options: FormatOptions
+    ) throws(FSError) -> FormatSummary {
+        let bytes = min(options.byteCount ?? device.byteCount, device.byteCount)
+        let blockCount = DiskLayout.supportedBlockCount(atMost: bytes >> 12)
+        guard blockCount >= DiskLayout.minimumBlocks else {
+            throw .tooSmall(bytes: bytes, minimum: minimumByteCount)
+        }
+        guard blockCount <= DiskLayout.maximumBlocks else {
+            throw .tooLarge(bytes: bytes, maximum: maximumByteCount)
+        }
+        guard options.label.utf8.count <= Superblock.maximumLabelLength,
+            !options.label.utf8.contains(0)
+        else { throw .invalidArgument }
+        try wipeSuperblocks(device, blockCount: blockCount)
+
+        let layout = DiskLayout(blockCount: blockCount)
+        let internalUUID = VolumeUUID.random()
+        let checksum = modules.requiredChecksum(.crc32c)
+        let now = Timestamp.now()
+        let store = BitmapStore(
+            device: device, checksum: checksum, layout: layout, root: BitmapEntry(),
+            errors: ErrorLog())
+        let allocator = BlockAllocator(store: store)
+
+        let sequence = SuperblockSequence(1)
+        var published: [BlockRun] = []
+        func writeRoot(_ tree: TreeID, fill: (NodePage) -> Void) throws(FSError) -> NodePointer {
+            let page = Page(
+                emptyAtLevel: 0, tree: tree, uuid: internalUUID,
+                replicas: try allocator.allocateNode(keeping: 0), sequence: sequence,
+                birth: BirthEpoch(1))
+            fill(page.node)
+            let sum = page.node.seal(checksum)
+            for index in 0..<page.replicas.count {
+                try device.write(page.node.view, at: page.replicas[index].block << 12)
+                published.append(BlockRun(page.replicas[index], DiskFormat.blocksPerNode))
+            }
+            return page.pointer(checksum.kind, checksum: sum)
+        }
+        let head = try writeRoot(.head) { page in
+            var root = InodeRecord(
+                mode: FileKind.directory.modeBits | 0o755, userID: 0, groupID: 0, linkCount: 2,
+                time: now)
+            // The root is its own parent, as ".." of it says.
+            root.parent = InodeNumber.root.rawValue
+            let record = ByteBuffer(count: InodeRecord.byteCount)
+            root.encode(record.bytes)
+            page.put(Key(.root, .inode), record.view)
+        }
+        let volume = try writeRoot(.volume) { _ in }
+
+        let uuid = options.uuid ?? .random()
+        var superblock = Superblock(
+            uuid: uuid, internalUUID: internalUUID, sequence: sequence,
+            inodeCeiling: InodeNumber.root.rawValue + 1, written: now, inodeCount: 1,
+            nameHashKey: .random(), headRoot: head, volumeRoot: volume,
+            devices: [
+                Superblock.DeviceEntry(
+                    uuid: .random(), blockCount: blockCount, lastSequence: sequence.rawValue,
+                    flushCapability: 0)
+            ])
+        superblock.label = options.label
+        superblock.bitmapRoot = try allocator.persist(published: published, released: [])
+        try device.flush()
+        try SuperblockStore.write(superblock, to: device, modules: modules)
+        try device.flush()
+
+        let floors = allocator.floors
+        return FormatSummary(
+            uuid: uuid, label: options.label, byteCount: blockCount << 12, blockCount: blockCount,
+            availableBlocks: allocator.freeBlocks - floors.slop - floors.emergency)
+    }
+
+    /// Zeroes the four places of this size, and the boot area in which other filesystems have
+    /// their signatures is left to the caller.
+    private static func wipeSuperblocks(
+        _ device: any BlockDevice, blockCount: UInt64
+    ) throws(FSError) {
+        let zeros = ByteBuffer(count: DiskFormat.blockSize)
+        var places: Set<UInt64> = []
+        for size in [blockCount, DiskLayout.supportedBlockCount(atMost: device.byteCount >> 12)] {
+            for pair in 0...1 {
+                let (front, end) = DiskLayout.superblockPlaces(pair: pair, blockCount: size)
+                places.formUnion([front, end])
+            }
+        }
+        for place in places.sorted() { try device.write(zeros.view, at: place << 12) }
+        try device.flush()
+    }
+}
+
+/// How to format.
+public struct FormatOptions: Sendable {
+    /// Up to 63 bytes of UTF-8.
+    public var label = ""
+    /// nil makes a random one.
+    public var uuid: VolumeUUID?
+    /// nil takes the whole device.
+    public var byteCount: UInt64?
+    public init() {}
+}
+
+/// What came out of formatting.
+public struct FormatSummary: Sendable {
+    public var uuid: VolumeUUID
+    public var label: String
+    public var byteCount: UInt64
+    public var blockCount: UInt64
+    /// Free to ordinary writes.
+    public var availableBlocks: UInt64
+}

@@ -1,0 +1,7 @@
+/// The modules that every AegisFS program has.
+public import FSCore
+
+extension ModuleSet {
+    public static let standard = ModuleSet(
+        checksums: [CRC32C()], nameHash: { SipHash(key: $0) })
+}

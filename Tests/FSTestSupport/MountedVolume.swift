@@ -1,0 +1,195 @@
+/// Volumes through the real `aegisfs` command and the kernel.
+public import Foundation
+internal import Glibc
+
+/// What this machine can do, for tests that need more than a process.
+public enum TestMachine {
+    /// Why nothing can be mounted here; nil if it can.
+    public static let mountObstacle: String? = {
+        if AegisCommand.path == nil { return "no aegisfs beside the tests (AEGISFS_BINARY)" }
+        if geteuid() != 0 { return "not root" }
+        let descriptor = open("/dev/fuse", O_RDWR)
+        if descriptor < 0 { return "no /dev/fuse" }
+        close(descriptor)
+        return nil
+    }()
+
+    /// Why no loop device can be set up here; nil if one can.
+    public static let loopObstacle: String? =
+        mountObstacle
+        ?? ((try? run(["losetup", "--find"]).exitCode) == 0 ? nil : "no loop devices (losetup)")
+
+    /// False says loudly which tests do not run; for `.enabled(if:)`.
+    public static func can(_ what: String, _ obstacle: String?) -> Bool {
+        guard let obstacle else { return true }
+        print("SKIPPED: \(what): \(obstacle)")
+        return false
+    }
+
+    public static let canMount = can("tests through a mount", mountObstacle)
+    public static let canLoop = can("tests on a loop device", loopObstacle)
+
+    /// A count that the long run may raise: an environment variable's value, else the default.
+    public static func count(_ variable: String, default value: Int) -> Int {
+        ProcessInfo.processInfo.environment[variable].flatMap(Int.init) ?? value
+    }
+}
+
+/// The built command.
+public enum AegisCommand {
+    /// `AEGISFS_BINARY`, or the product beside the test bundle; nil if there is none.
+    public static let path: String? = {
+        var candidates: [String] = []
+        if let given = ProcessInfo.processInfo.environment["AEGISFS_BINARY"] {
+            candidates.append(given)
+        }
+        // The running program is the test bundle, which lies in the build's product folder; under
+        // `swift test` it may be the toolchain's helper, whose arguments name the bundle.
+        for argument in [Bundle.main.executablePath ?? ""] + CommandLine.arguments {
+            let folder = URL(fileURLWithPath: argument).deletingLastPathComponent()
+            candidates.append(folder.appendingPathComponent("aegisfs").path)
+        }
+        return candidates.first { access($0, X_OK) == 0 && !isDirectory($0) }
+    }()
+
+    private static func isDirectory(_ path: String) -> Bool {
+        var isDirectory: ObjCBool = false
+        return FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory)
+            && isDirectory.boolValue
+    }
+
+    /// Runs `aegisfs ARGUMENTS`.
+    public static func run(_ arguments: String..., seconds: Double = 120) throws -> ProcessResult {
+        try FSTestSupport.run([requirePath()] + arguments, seconds: seconds)
+    }
+
+    /// Runs `aegisfs ARGUMENTS`, which must succeed.
+    @discardableResult
+    public static func require(_ arguments: String..., seconds: Double = 120) throws -> String {
+        try FSTestSupport.require([requirePath()] + arguments, seconds: seconds)
+    }
+
+    public static func requirePath() throws -> String {
+        guard let path else { throw ProcessFailure("there is no aegisfs command") }
+        return path
+    }
+}
+
+/// What is mounted where, from the kernel's table: asking the mount itself could hang.
+public enum MountTable {
+    public static func isMounted(_ directory: URL) -> Bool {
+        guard let real = realpath(directory.deletingLastPathComponent().path, nil) else {
+            return false
+        }
+        defer { free(real) }
+        let wanted = String(cString: real) + "/" + directory.lastPathComponent
+        let table = (try? String(contentsOfFile: "/proc/self/mountinfo", encoding: .utf8)) ?? ""
+        return table.split(separator: "\n").contains { line in
+            let fields = line.split(separator: " ")
+            return fields.count > 4 && fields[4] == wanted
+        }
+    }
+}
+
+/// An image or a device with a volume, and a directory to mount it on.
+public final class MountedVolume {
+    public let target: String
+    public let directory: URL
+    private var daemon: ChildProcess?
+
+    /// Formats the image `name` in `folder`; nothing is mounted yet.
+    public init(image name: String = "test.img", size: String = "1G", in folder: URL) throws {
+        target = folder.appendingPathComponent(name).path
+        directory = folder.appendingPathComponent(name + ".mnt")
+        try require(["truncate", "-s", size, target])
+        try AegisCommand.require("format", "--force", "--quiet", target)
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+    }
+
+    /// Formats a device that is already there.
+    public init(device: String, in folder: URL) throws {
+        target = device
+        directory = folder.appendingPathComponent("device.mnt")
+        try AegisCommand.require("format", "--force", "--quiet", target)
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+    }
+
+    public func mount(options: String? = nil) throws {
+        let path = try AegisCommand.requirePath()
+        let extra = options.map { ["-o", $0] } ?? []
+        try require([path, "mount"] + extra + [target, directory.path])
+        guard MountTable.isMounted(directory) else {
+            throw ProcessFailure("aegisfs mount returned before \(directory.path) was mounted")
+        }
+    }
+
+    public func unmount() throws {
+        try AegisCommand.require("umount", directory.path)
+        guard !MountTable.isMounted(directory) else {
+            throw ProcessFailure("aegisfs umount left \(directory.path) mounted")
+        }
+    }
+
+    /// Mounts with the daemon as a child, which `kill` may end at any time.
+    public func mountInForeground() throws {
+        let child = try ChildProcess(
+            [AegisCommand.requirePath(), "mount", "--foreground", target, directory.path])
+        daemon = child
+        let deadline = ContinuousClock.now + .seconds(60)
+        while !MountTable.isMounted(directory) {
+            guard child.isRunning, ContinuousClock.now < deadline else {
+                throw ProcessFailure("no mount: \(child.wait(seconds: 1).errors)")
+            }
+            usleep(2_000)
+        }
+    }
+
+    /// `kill -9` of the daemon; the dead mount is taken away.
+    public func killDaemon() throws {
+        guard let daemon else { throw ProcessFailure("no daemon in the foreground") }
+        daemon.signal(SIGKILL)
+        _ = daemon.wait()
+        self.daemon = nil
+        try require(["umount", "-l", directory.path])
+    }
+
+    /// Exit code and words of a full check; the volume must not be mounted.
+    public func check() throws -> ProcessResult { try AegisCommand.run("check", target) }
+
+    /// Takes everything down, however broken it is.
+    public func cleanUp() {
+        if MountTable.isMounted(directory) {
+            _ = try? AegisCommand.run("umount", directory.path, seconds: 60)
+        }
+        if MountTable.isMounted(directory) {
+            _ = try? run(["umount", "-l", directory.path], seconds: 30)
+        }
+        if let daemon { _ = daemon.wait(seconds: 30) }
+        daemon = nil
+    }
+}
+
+/// Lends a formatted volume that is not mounted yet; afterwards nothing of it is left.
+public func withVolume<R>(
+    size: String = "1G", _ body: (MountedVolume, URL) throws -> R
+) throws -> R {
+    try withTemporaryDirectory { folder in
+        let volume = try MountedVolume(size: size, in: folder)
+        defer { volume.cleanUp() }
+        return try body(volume, folder)
+    }
+}
+
+/// Lends a loop device over a sparse file.
+public func withLoopDevice<R>(
+    size: String = "1G", _ body: (String, URL) throws -> R
+) throws -> R {
+    try withTemporaryDirectory { folder in
+        let image = folder.appendingPathComponent("loop.img").path
+        try require(["truncate", "-s", size, image])
+        let device = try require(["losetup", "--find", "--show", image])
+            .trimmingCharacters(in: .whitespacesAndNewlines)
+        defer { _ = try? run(["losetup", "--detach", device]) }
+        return try body(device, folder)
+    }
+}
