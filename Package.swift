@@ -16,6 +16,8 @@ let package = Package(
     products: [
         .library(name: "FSCore", targets: ["FSCore"]),
         .library(name: "FSModules", targets: ["FSModules"]),
+        .library(name: "FSFuse", targets: ["FSFuse"]),
+        .executable(name: "aegisfs", targets: ["aegisfs"]),
     ],
     targets: [
         .systemLibrary(name: "CLinux", path: "Sources/FSCore/CLinux"),
@@ -29,10 +31,24 @@ let package = Package(
         .target(name: "FSModules", dependencies: ["FSCore", "CISAL", "CCrypto"],
                 exclude: ["CISAL", "CCrypto"], swiftSettings: strict),
 
+        .systemLibrary(name: "CFuse3", path: "Sources/FSFuse/CFuse3", pkgConfig: "fuse3",
+                       providers: [.apt(["libfuse3-dev"])]),
+        .target(name: "FSFuse", dependencies: ["FSCore", "CFuse3"],
+                exclude: ["CFuse3"], swiftSettings: common),
+
+        .systemLibrary(name: "CBlkid", path: "Sources/aegisfs/CBlkid", pkgConfig: "blkid",
+                       providers: [.apt(["libblkid-dev"])]),
+        .executableTarget(name: "aegisfs",
+                          dependencies: ["FSCore", "FSModules", "FSFuse", "CBlkid", "CLinux"],
+                          exclude: ["CBlkid"], swiftSettings: common),
+
         .systemLibrary(name: "CTestLinux", path: "Tests/FSTestSupport/CTestLinux"),
         .target(name: "FSTestSupport", dependencies: ["FSCore", "FSModules", "CTestLinux"],
                 path: "Tests/FSTestSupport", exclude: ["CTestLinux"], swiftSettings: common),
         .testTarget(name: "FSCoreTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
                     swiftSettings: common),
+        .testTarget(name: "FSSystemTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
+                    swiftSettings: common),
+        .testTarget(name: "aegisfsTests", dependencies: ["FSTestSupport", "aegisfs"], swiftSettings: common),
     ]
 )

@@ -20,12 +20,17 @@ public final class CrashRun {
 
     public let device: SimulatedBlockDevice
     public let seed: UInt64
+    public var profile: OperationProfile
+    public var options = CrashRun.openOptions
     var moments: [Moment] = []
     /// Where the recording begins: the volume as it was first opened.
     public private(set) var firstEvent = 0
 
     public init(seed: UInt64, byteCount: UInt64 = 64 << 20) throws {
         self.seed = seed
+        profile = OperationProfile()
+        profile.largestWrite = 64 << 10
+        profile.largestOffset = 1 << 20
         device = SimulatedBlockDevice(byteCount: byteCount)
         _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
     }
@@ -39,13 +44,11 @@ public final class CrashRun {
     /// Runs operations with a synchronisation now and then; the volume is left as if the power
     /// had gone, or closed.
     public func record(operations: Int, synchronizeEvery interval: Int, closes: Bool) throws {
-        let volume = try Volume.open(device, modules: .standard, options: Self.openOptions)
+        let volume = try Volume.open(device, modules: .standard, options: options)
         firstEvent = device.eventCount
         let executor = FileSystemExecutor(volume.fileSystem)
-        var profile = OperationProfile()
-        profile.largestWrite = 64 << 10
-        profile.largestOffset = 1 << 20
         let session = RandomSession(seed: seed, profile: profile, executor: executor)
+        session.compareEvery = operations
         moments = [
             Moment(operation: 0, event: firstEvent, isDurable: true, model: session.model)
         ]
@@ -85,7 +88,7 @@ public final class CrashRun {
             after: event, inFlight, tornAt: random.pick([512, 4096]), random: &random)
         let candidates = allowed(atEvent: event)
         do {
-            let volume = try Volume.open(crashed, modules: .standard, options: Self.openOptions)
+            let volume = try Volume.open(crashed, modules: .standard, options: options)
             let view = try volume.fileSystem.treeView()
             if let difference = difference(of: view, from: candidates) {
                 return "the tree is none of the \(candidates.count) allowed: \(difference)"

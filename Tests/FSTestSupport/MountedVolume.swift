@@ -144,7 +144,14 @@ public final class MountedVolume {
         }
     }
 
-    /// `kill -9` of the daemon; the dead mount is taken away.
+    /// `kill -9` of the daemon, as soon as the pause is over.
+    public func killDaemon(afterSeconds pause: Double) throws -> ChildProcess {
+        guard let daemon else { throw ProcessFailure("no daemon in the foreground") }
+        // The daemon is waited for only after this has ended, so its number stays its own.
+        return try ChildProcess(["/bin/sh", "-c", "sleep \(pause); kill -9 \(daemon.processID)"])
+    }
+
+    /// `kill -9` of the daemon unless it has been; the dead mount is taken away.
     public func killDaemon() throws {
         guard let daemon else { throw ProcessFailure("no daemon in the foreground") }
         daemon.signal(SIGKILL)

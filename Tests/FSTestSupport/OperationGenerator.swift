@@ -18,8 +18,10 @@ struct OperationGenerator {
     /// Few names, so that operations meet: plain ones, long ones, bytes that are no text, and two
     /// that differ only in their Unicode form.
     private static let names: [[UInt8]] =
-        (["a", "b", "c", "d", "file", "dir", ".hidden", "with space", "new\nline", "\u{E9}",
-            "e\u{301}", "..."] as [String]).map { [UInt8]($0.utf8) }
+        ([
+            "a", "b", "c", "d", "file", "dir", ".hidden", "with space", "new\nline", "\u{E9}",
+            "e\u{301}", "...",
+        ] as [String]).map { [UInt8]($0.utf8) }
         + [[0xFF, 0xFE, 0x01], [UInt8](repeating: 0x78, count: 255)]
     private static let tooLongName = [UInt8](repeating: 0x79, count: 256)
     private static let attributeNames = ["user.a", "user.b", "user.\u{E9}", "trusted.aegis"]
@@ -103,7 +105,9 @@ struct OperationGenerator {
         let target = file(model)
         let size = sizeOf(target, model)
         let pattern: Payload.Pattern = random.weighted([(6, .random), (1, .zeros), (2, .repeating)])
-        let payload = Payload(pattern, seed: random.next(), count: length())
+        // The kernel answers an empty write itself; to a directory it is nobody's.
+        let least = kindOf(target, model) == .directory ? 1 : 0
+        let payload = Payload(pattern, seed: random.next(), count: max(length(), least))
         return .write(target, at: offset(size), payload)
     }
 
@@ -182,7 +186,7 @@ struct OperationGenerator {
         case 1: return .list(existingPath(model, kinds: [.directory]))
         case 2:
             let path = existingPath(model, kinds: [.symbolicLink])
-        // readlink(2) of something else is the kernel's to refuse.
+            // readlink(2) of something else is the kernel's to refuse.
             let kind = kindOf(.path(path), model) ?? .symbolicLink
             return kind == .symbolicLink ? .readLink(path) : .stat(.path(path))
         default: return .stat(.path(freshPath(model)))

@@ -41,6 +41,8 @@ public final class ChildProcess {
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_addopen(&actions, 1, outputFile.path + ".out", flags, 0o600)
         posix_spawn_file_actions_addopen(&actions, 2, outputFile.path + ".err", flags, 0o600)
+        // A file in a mount that another test has open must not stay open in this child.
+        posix_spawn_file_actions_addclosefrom_np(&actions, 3)
         if let directory {
             posix_spawn_file_actions_addchdir_np(&actions, directory.path)
         }

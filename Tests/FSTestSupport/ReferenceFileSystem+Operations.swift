@@ -108,6 +108,7 @@ extension ReferenceFileSystem {
         guard mistakes.isEmpty, let id, let place else { throw Refusal(mistakes) }
         insert(id, place.name, into: place.directory)
         nodes[id]!.links += 1
+        nodes[id]!.isUnnamed = false
     }
 
     private mutating func unlink(_ path: Path) throws(Refusal) {
@@ -283,9 +284,10 @@ extension ReferenceFileSystem {
     private mutating func setExtendedAttribute(
         _ target: Target, _ name: Name, _ payload: Payload, _ mode: AttributeSetMode
     ) throws(Refusal) {
-        let id = try node(at: target)
-        let isThere = nodes[id]!.extendedAttributes[name] != nil
         var mistakes: [FSError] = payload.count > 65536 ? [.attributeTooLarge] : []
+        let id = collect(&mistakes) { () throws(Refusal) in try node(at: target) }
+        guard let id else { throw Refusal(mistakes) }
+        let isThere = nodes[id]!.extendedAttributes[name] != nil
         if isThere, mode == .createOnly { mistakes.append(.entryExists) }
         if !isThere, mode == .replaceOnly { mistakes.append(.noSuchAttribute) }
         guard mistakes.isEmpty else { throw Refusal(mistakes) }

@@ -74,7 +74,7 @@ public struct ReferenceFileSystem: Sendable {
         /// Of a directory; the root's is itself.
         var parent: NodeID = ReferenceFileSystem.rootID
         var handles = 0
-        /// Made without a name (O_TMPFILE): only such an inode may get a first one.
+        /// Made by O_TMPFILE and never linked: only such an inode may get a first name.
         var isUnnamed = false
 
         var kind: FileKind { FileKind(mode: mode)! }

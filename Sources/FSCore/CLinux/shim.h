@@ -3,3 +3,4 @@
 #pragma once
 
 int fallocate(int descriptor, int mode, long offset, long length);
+int syncfs(int descriptor);

@@ -11,17 +11,10 @@ public enum VolumeFormatter {
     public static func format(
         _ device: any BlockDevice, modules: ModuleSet, options: FormatOptions
     ) throws(FSError) -> FormatSummary {
-        let bytes = min(options.byteCount ?? device.byteCount, device.byteCount)
-        let blockCount = DiskLayout.supportedBlockCount(atMost: bytes >> 12)
-        guard blockCount >= DiskLayout.minimumBlocks else {
-            throw .tooSmall(bytes: bytes, minimum: minimumByteCount)
-        }
-        guard blockCount <= DiskLayout.maximumBlocks else {
-            throw .tooLarge(bytes: bytes, maximum: maximumByteCount)
-        }
-        guard options.label.utf8.count <= Superblock.maximumLabelLength,
-            !options.label.utf8.contains(0)
-        else { throw .invalidArgument }
+        let summary = try plan(
+            byteCount: min(options.byteCount ?? device.byteCount, device.byteCount),
+            options: options)
+        let blockCount = summary.blockCount
         try wipeSuperblocks(device, blockCount: blockCount)
 
         let layout = DiskLayout(blockCount: blockCount)
@@ -60,9 +53,8 @@ public enum VolumeFormatter {
         }
         let volume = try writeRoot(.volume) { _ in }
 
-        let uuid = options.uuid ?? .random()
         var superblock = Superblock(
-            uuid: uuid, internalUUID: internalUUID, sequence: sequence,
+            uuid: summary.uuid, internalUUID: internalUUID, sequence: sequence,
             inodeCeiling: InodeNumber.root.rawValue + 1, written: now, inodeCount: 1,
             nameHashKey: .random(), headRoot: head, volumeRoot: volume,
             devices: [
@@ -76,10 +68,30 @@ public enum VolumeFormatter {
         try SuperblockStore.write(superblock, to: device, modules: modules)
         try device.flush()
 
-        let floors = allocator.floors
+        return summary
+    }
+
+    /// What formatting a device of `byteCount` bytes will make; throws as `format` does.
+    public static func plan(
+        byteCount: UInt64, options: FormatOptions
+    ) throws(FSError) -> FormatSummary {
+        let blockCount = DiskLayout.supportedBlockCount(atMost: byteCount >> 12)
+        guard blockCount >= DiskLayout.minimumBlocks else {
+            throw .tooSmall(bytes: byteCount, minimum: minimumByteCount)
+        }
+        guard blockCount <= DiskLayout.maximumBlocks else {
+            throw .tooLarge(bytes: byteCount, maximum: maximumByteCount)
+        }
+        guard options.label.utf8.count <= Superblock.maximumLabelLength,
+            !options.label.utf8.contains(0)
+        else { throw .invalidArgument }
+        let total = DiskLayout(blockCount: blockCount).allocatableBlocks
+        let floors = SpaceFloors(allocatableBlocks: total)
+        let roots = 2 * DiskFormat.blocksPerNode * UInt64(DiskFormat.nodeReplicas)
         return FormatSummary(
-            uuid: uuid, label: options.label, byteCount: blockCount << 12, blockCount: blockCount,
-            availableBlocks: allocator.freeBlocks - floors.slop - floors.emergency)
+            uuid: options.uuid ?? .random(), label: options.label, byteCount: blockCount << 12,
+            blockCount: blockCount,
+            availableBlocks: total - roots - floors.slop - floors.emergency)
     }
 
     /// Zeroes the four places of this size, and the boot area in which other filesystems have

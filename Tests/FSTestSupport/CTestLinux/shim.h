@@ -11,6 +11,7 @@ int fallocate(int descriptor, int mode, long offset, long length);
 int renameat2(int from, const char *name, int to, const char *new_name, unsigned int flags);
 long copy_file_range(int from, long *from_offset, int to, long *to_offset, unsigned long count,
                      unsigned int flags);
+int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *actions, int from);
 int posix_spawn_file_actions_addchdir_np(posix_spawn_file_actions_t *actions, const char *path);
 
 static const short aegis_spawn_setsid = 0x80;

@@ -1,0 +1,160 @@
+/// The way of every message between the kernel and libfuse: our own read and writev on the
+/// `/dev/fuse` descriptor (`fuse_session_custom_io`).
+///
+/// It closes the gap between the kernel's protocol and libfuse 3.14: the INIT reply turns on
+/// what libfuse cannot negotiate, requests that libfuse would reject are rewritten into ones
+/// that it knows, and what it drops is noted for the callback (`FuseRequestMessage`).
+///
+/// libfuse answers a request on the thread that read it, so the notes belong to the thread.
+///
+/// - Invariant: only `FuseChannel` reads or writes the descriptor.
+/// - Invariant: between `read` and its return there is no second cancellation point: the loop
+///   ends its idle threads by cancelling them there, and no request may be lost half read.
+internal import CFuse3
+internal import FSCore
+internal import Glibc
+internal import Synchronization
+
+final class FuseChannel: Sendable {
+    let fileSystem: FileSystem
+    /// Use the kernel's writeback cache.
+    let writeback: Bool
+    private let log: @Sendable (String) -> Void
+    /// Called once, on a thread of the loop, when the kernel has taken the INIT reply.
+    private let whenReady: @Sendable () -> Void
+    private let threadKey: pthread_key_t
+    /// `FuseFeatures` in force; zero before INIT was answered, constant afterwards.
+    private let features = Atomic<UInt64>(0)
+
+    init(
+        fileSystem: FileSystem, writeback: Bool, log: @escaping @Sendable (String) -> Void,
+        whenReady: @escaping @Sendable () -> Void
+    ) {
+        self.fileSystem = fileSystem
+        self.writeback = writeback
+        self.log = log
+        self.whenReady = whenReady
+        var key = pthread_key_t()
+        let status = pthread_key_create(&key) { FuseThread.destroy($0) }
+        precondition(status == 0, "no thread-specific key is left")
+        threadKey = key
+    }
+
+    deinit { pthread_key_delete(threadKey) }
+
+    /// Puts this channel under a mounted session, which has it as its user data.
+    func attach(to session: OpaquePointer) {
+        var io = fuse_custom_io()
+        io.read = { descriptor, buffer, capacity, userdata in
+            let count = Glibc.read(descriptor, buffer, capacity)
+            guard count >= FuseRequestMessage.headerLength, let buffer, let userdata else {
+                return count
+            }
+            return Unmanaged<FuseChannel>.fromOpaque(userdata)._withUnsafeGuaranteedRef {
+                $0.receive(MutableByteView(base: buffer, count: count))
+            }
+        }
+        io.writev = { descriptor, parts, count, userdata in
+            guard let parts, let userdata else { return -1 }
+            return Unmanaged<FuseChannel>.fromOpaque(userdata)._withUnsafeGuaranteedRef {
+                $0.send(parts, Int(count), descriptor)
+            }
+        }
+        let status = fuse_session_custom_io(session, &io, fuse_session_fd(session))
+        precondition(status == 0, "libfuse refused a descriptor of its own")
+    }
+
+    /// What belongs to the calling thread of the loop.
+    @inline(__always)
+    var thread: UnsafeMutablePointer<FuseThread> {
+        if let known = pthread_getspecific(threadKey) {
+            return known.assumingMemoryBound(to: FuseThread.self)
+        }
+        let thread = FuseThread.make()
+        pthread_setspecific(threadKey, thread)
+        return thread
+    }
+
+    /// Tells about an error of the medium; others are the caller's own business.
+    func report(_ error: FSError, in operation: StaticString, on nodeID: UInt64) {
+        guard FuseErrno.isWorthLogging(error) else { return }
+        log("\(operation) of inode \(nodeID): \(error)")
+    }
+
+    /// A request has been read.
+    ///
+    /// - Returns: its length for libfuse.
+    private func receive(_ message: MutableByteView) -> Int {
+        let thread = thread
+        thread.pointee.notes = FuseRequestNotes()
+        if FuseRequestMessage.opcode(message) == FuseOpcode.initialize {
+            thread.pointee.offered = FuseRequestMessage.offeredFeatures(message.view)
+            return message.count
+        }
+        return FuseRequestMessage.translate(
+            message, FuseFeatures(rawValue: features.load(ordering: .relaxed)),
+            &thread.pointee.notes)
+    }
+
+    /// libfuse has a reply.
+    private func send(
+        _ parts: UnsafeMutablePointer<iovec>, _ count: Int, _ descriptor: Int32
+    ) -> Int {
+        let thread = thread
+        let offered = thread.pointee.offered
+        thread.pointee.offered = nil
+        // A refusal of INIT consists of the header alone.
+        if let offered, count == 2, let base = parts[1].iov_base {
+            let reply = MutableByteView(base: base, count: parts[1].iov_len)
+            features.store(
+                FuseInitReply.extend(reply, offered: offered).rawValue, ordering: .relaxed)
+        }
+        let result = Glibc.writev(descriptor, parts, Int32(count))
+        if result < 0 {
+            // The mount is gone. To libfuse that is as if the request had been interrupted:
+            // nobody waits for the reply, and nobody wants to read about it.
+            if errno == ENODEV { errno = ENOENT }
+        } else if offered != nil {
+            whenReady()
+        }
+        return result
+    }
+}
+
+/// What each thread of the loop owns: notes on the request it works on, and memory for a reply.
+struct FuseThread {
+    var notes = FuseRequestNotes()
+    /// Set from reading INIT to answering it.
+    var offered: FuseFeatures?
+    private var buffer: UnsafeMutableRawBufferPointer
+
+    /// A READ is at most as large as a WRITE.
+    private static let usualCapacity = FuseOperations.maximumWrite
+
+    static func make() -> UnsafeMutablePointer<FuseThread> {
+        let thread = UnsafeMutablePointer<FuseThread>.allocate(capacity: 1)
+        thread.initialize(to: FuseThread(buffer: allocate(usualCapacity)))
+        return thread
+    }
+
+    /// The destructor of the thread-specific key.
+    static func destroy(_ pointer: UnsafeMutableRawPointer?) {
+        guard let thread = pointer?.assumingMemoryBound(to: FuseThread.self) else { return }
+        thread.pointee.buffer.deallocate()
+        thread.deinitialize(count: 1)
+        thread.deallocate()
+    }
+
+    /// Page-aligned memory, valid until the thread's next request.
+    mutating func memory(_ count: Int) -> MutableByteView {
+        if count > buffer.count {
+            buffer.deallocate()
+            buffer = FuseThread.allocate(count)
+        }
+        return MutableByteView(base: buffer.baseAddress!, count: count)
+    }
+
+    private static func allocate(_ count: Int) -> UnsafeMutableRawBufferPointer {
+        .allocate(byteCount: count, alignment: 4096)
+    }
+}

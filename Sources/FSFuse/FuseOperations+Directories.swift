@@ -1,0 +1,53 @@
+/// Callbacks about directories as a whole.
+internal import CFuse3
+internal import FSCore
+internal import Glibc
+
+extension FuseOperations {
+    static func addDirectories(to table: inout fuse_lowlevel_ops) {
+        // As with open: ENOSYS once, and the kernel does without; it then also caches listings.
+        table.opendir = { handle, _, _ in FuseRequest(handle).fail(ENOSYS) }
+        table.readdir = { handle, nodeID, count, offset, _ in
+            FuseRequest(handle).list(nodeID, count, offset, plus: false)
+        }
+        table.readdirplus = { handle, nodeID, count, offset, _ in
+            FuseRequest(handle).list(nodeID, count, offset, plus: true)
+        }
+        table.fsyncdir = { handle, nodeID, _, _ in
+            let request = FuseRequest(handle)
+            request.serve("fsyncdir", nodeID, latched: EIO) {
+                (fileSystem, inode) throws(FSError) in
+                try fileSystem.synchronize(inode)
+                request.succeed()
+            }
+        }
+    }
+}
+
+extension FuseRequest {
+    fileprivate func list(_ nodeID: fuse_ino_t, _ count: Int, _ offset: off_t, plus: Bool) {
+        serve(plus ? "readdirplus" : "readdir", nodeID) { (fileSystem, inode) throws(FSError) in
+            let listing = memory(count)
+            var used = 0
+            do throws(FSError) {
+                try fileSystem.readDirectory(
+                    inode, after: UInt64(bitPattern: Int64(offset)), withAttributes: plus
+                ) { entry, attributes in
+                    append(entry, entry.isDot ? nil : attributes, plus: plus, to: listing, &used)
+                }
+            } catch {
+                // What was listed has references; the next request meets the error again.
+                guard used > 0 else { throw error }
+            }
+            reply(listing: listing.view.slice(0, used), plus: plus, fileSystem)
+        }
+    }
+}
+
+extension DirectoryEntry {
+    /// "." or "..", which come without reference.
+    fileprivate var isDot: Bool {
+        let dot = UInt8(ascii: ".")
+        return (name.count == 1 || name.count == 2 && name[1] == dot) && name[0] == dot
+    }
+}

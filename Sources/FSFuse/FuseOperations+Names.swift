@@ -1,0 +1,111 @@
+/// Callbacks that find, make and remove names.
+internal import CFuse3
+internal import FSCore
+internal import Glibc
+
+extension FuseOperations {
+    static func addNames(to table: inout fuse_lowlevel_ops) {
+        table.lookup = { handle, parent, name in
+            let request = FuseRequest(handle)
+            request.serve("lookup", parent) { (fileSystem, directory) throws(FSError) in
+                do throws(FSError) {
+                    request.reply(
+                        entry: try fileSystem.lookup(ByteView(name), in: directory), fileSystem)
+                } catch .noSuchEntry {
+                    request.replyNoEntry()
+                }
+            }
+        }
+        table.forget = { handle, nodeID, count in
+            let request = FuseRequest(handle)
+            request.forget(nodeID, count)
+            request.finish()
+        }
+        table.forget_multi = { handle, count, forgets in
+            let request = FuseRequest(handle)
+            for one in UnsafeBufferPointer(start: forgets, count: count) {
+                request.forget(one.ino, one.nlookup)
+            }
+            request.finish()
+        }
+        table.mknod = { handle, parent, name, mode, device in
+            let request = FuseRequest(handle)
+            let new = request.newInode(
+                mode: mode, kind: .regular,
+                device: FuseAttributes.device(UInt32(truncatingIfNeeded: device)))
+            request.serve("mknod", parent) { (fileSystem, directory) throws(FSError) in
+                request.reply(
+                    entry: try fileSystem.create(ByteView(name), in: directory, new), fileSystem)
+            }
+        }
+        table.mkdir = { handle, parent, name, mode in
+            let request = FuseRequest(handle)
+            let new = request.newInode(mode: mode, kind: .directory)
+            request.serve("mkdir", parent) { (fileSystem, directory) throws(FSError) in
+                request.reply(
+                    entry: try fileSystem.create(ByteView(name), in: directory, new), fileSystem)
+            }
+        }
+        table.create = { handle, parent, name, mode, _ in
+            let request = FuseRequest(handle)
+            let new = request.newInode(mode: mode, kind: .regular)
+            let isUnnamed = request.notes.origin == .tmpfile
+            request.serve("create", parent) { (fileSystem, directory) throws(FSError) in
+                let attributes =
+                    isUnnamed
+                    ? try fileSystem.createUnnamed(in: directory, new)
+                    : try fileSystem.create(ByteView(name), in: directory, new)
+                request.reply(created: attributes, fileSystem)
+            }
+        }
+        table.symlink = { handle, target, parent, name in
+            let request = FuseRequest(handle)
+            request.serve("symlink", parent) { (fileSystem, directory) throws(FSError) in
+                let attributes = try fileSystem.createSymbolicLink(
+                    ByteView(name), in: directory, target: ByteView(target),
+                    userID: request.userID, groupID: request.groupID)
+                request.reply(entry: attributes, fileSystem)
+            }
+        }
+        table.link = { handle, nodeID, parent, name in
+            let request = FuseRequest(handle)
+            request.serve("link", nodeID) { (fileSystem, inode) throws(FSError) in
+                let attributes = try fileSystem.link(
+                    inode, as: ByteView(name), in: try FuseNodeID.inode(parent))
+                request.reply(entry: attributes, fileSystem)
+            }
+        }
+        table.unlink = { handle, parent, name in
+            let request = FuseRequest(handle)
+            request.serve("unlink", parent) { (fileSystem, directory) throws(FSError) in
+                try fileSystem.unlink(ByteView(name), in: directory)
+                request.succeed()
+            }
+        }
+        table.rmdir = { handle, parent, name in
+            let request = FuseRequest(handle)
+            request.serve("rmdir", parent) { (fileSystem, directory) throws(FSError) in
+                try fileSystem.removeDirectory(ByteView(name), in: directory)
+                request.succeed()
+            }
+        }
+        table.rename = { handle, parent, name, newParent, newName, flags in
+            let request = FuseRequest(handle)
+            request.serve("rename", parent) { (fileSystem, directory) throws(FSError) in
+                try fileSystem.rename(
+                    ByteView(name), in: directory,
+                    to: ByteView(newName), in: try FuseNodeID.inode(newParent),
+                    RenameOptions(rawValue: flags))
+                request.succeed()
+            }
+        }
+    }
+}
+
+extension FuseRequest {
+    /// Nothing can be answered to a FORGET; a node id of another tree has no reference here.
+    fileprivate func forget(_ nodeID: fuse_ino_t, _ count: UInt64) {
+        guard let inode = try? FuseNodeID.inode(nodeID) else { return }
+        withFileSystem { $0.release(inode, count: count) }
+    }
+}

@@ -1,0 +1,227 @@
+/// A request as a callback sees it, and the replies it can get.
+///
+/// - Invariant: every request is answered exactly once; whoever throws out of `serve` has not
+///   answered yet.
+/// - Invariant: nothing is allocated for a reply.
+/// - Invariant: a reference on an inode that goes to the kernel with a reply is given back at once
+///   if the kernel did not take the reply.
+internal import CFuse3
+internal import FSCore
+internal import Glibc
+
+struct FuseRequest {
+    private let handle: fuse_req_t
+    private let channel: Unmanaged<FuseChannel>
+
+    @inline(__always)
+    init(_ handle: fuse_req_t?) {
+        // libfuse passes neither a null request nor another user data than the session's.
+        self.handle = handle.unsafelyUnwrapped
+        channel = Unmanaged.fromOpaque(fuse_req_userdata(self.handle).unsafelyUnwrapped)
+    }
+
+    /// Runs one operation and turns what it throws into the reply.
+    @inline(__always)
+    func serve(
+        _ operation: StaticString, _ nodeID: fuse_ino_t, latched: Int32 = EROFS,
+        _ body: (FileSystem, InodeNumber) throws(FSError) -> Void
+    ) {
+        channel._withUnsafeGuaranteedRef { channel in
+            do throws(FSError) {
+                try body(channel.fileSystem, FuseNodeID.inode(nodeID))
+            } catch {
+                channel.report(error, in: operation, on: nodeID)
+                fail(FuseErrno.code(for: error, latched: latched))
+            }
+        }
+    }
+
+    /// Runs something that has neither an inode nor an error.
+    @inline(__always)
+    func withFileSystem(_ body: (FileSystem) -> Void) {
+        channel._withUnsafeGuaranteedRef { body($0.fileSystem) }
+    }
+
+    // MARK: What the request says besides its arguments
+
+    /// What libfuse did not pass on.
+    var notes: FuseRequestNotes { channel._withUnsafeGuaranteedRef { $0.thread.pointee.notes } }
+
+    /// An inode that the caller makes; `kind` replaces the file type if the mode names none.
+    func newInode(mode: mode_t, kind: FileKind, device: DeviceNumber = .none) -> NewInode {
+        let context = fuse_req_ctx(handle).pointee
+        return NewInode(
+            mode: mode & ModeBits.kind == 0 ? mode | kind.modeBits : mode,
+            umask: context.umask, userID: context.uid, groupID: context.gid, device: device)
+    }
+
+    var userID: UInt32 { fuse_req_ctx(handle).pointee.uid }
+    var groupID: UInt32 { fuse_req_ctx(handle).pointee.gid }
+
+    /// Page-aligned memory for a reply of `count` bytes.
+    func memory(_ count: Int) -> MutableByteView {
+        channel._withUnsafeGuaranteedRef { $0.thread.pointee.memory(count) }
+    }
+
+    // MARK: Replies without a reference
+
+    func fail(_ code: Int32) { fuse_reply_err(handle, code) }
+    func succeed() { fuse_reply_err(handle, 0) }
+    /// For FORGET, which has no reply.
+    func finish() { fuse_reply_none(handle) }
+
+    func reply(attributes: Attributes) {
+        if notes.origin == .statx {
+            let reply = memory(FuseStatxReply.length)
+            FuseStatxReply.encode(
+                attributes, validSeconds: FuseAttributes.validSeconds, into: reply)
+            return self.reply(bytes: reply.view)
+        }
+        var stat = FuseAttributes.stat(attributes)
+        fuse_reply_attr(handle, &stat, Double(FuseAttributes.validSeconds))
+    }
+
+    func reply(bytes: ByteView) {
+        let bytes = bytes.unsafeBytes
+        fuse_reply_buf(
+            handle, bytes.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: CChar.self),
+            bytes.count)
+    }
+
+    func reply(written count: Int) { fuse_reply_write(handle, count) }
+    func reply(offset: UInt64) { fuse_reply_lseek(handle, off_t(truncatingIfNeeded: offset)) }
+
+    func reply(linkTarget: [UInt8]) {
+        linkTarget.withView { reply(bytes: $0) }
+    }
+
+    /// An extended attribute or the list of their names: only its length if that is all that was
+    /// asked for.
+    func reply(attribute value: [UInt8], capacity: Int) {
+        if capacity == 0 {
+            fuse_reply_xattr(handle, value.count)
+        } else if value.count > capacity {
+            fail(ERANGE)
+        } else {
+            value.withView { reply(bytes: $0) }
+        }
+    }
+
+    func reply(statistics: VolumeStatistics) {
+        var result = statvfs()
+        result.f_bsize = UInt(statistics.blockSize)
+        result.f_frsize = UInt(statistics.blockSize)
+        result.f_blocks = fsblkcnt_t(statistics.totalBlocks)
+        result.f_bfree = fsblkcnt_t(statistics.freeBlocks)
+        result.f_bavail = fsblkcnt_t(statistics.availableBlocks)
+        result.f_files = fsfilcnt_t(statistics.inodes)
+        result.f_ffree = fsfilcnt_t(statistics.freeInodes)
+        result.f_namemax = UInt(statistics.maximumNameLength)
+        fuse_reply_statfs(handle, &result)
+    }
+
+    /// The outcome of an ioctl; `bytes` go to the caller's memory.
+    func reply(ioctl bytes: ByteView) {
+        fuse_reply_ioctl(handle, 0, bytes.unsafeBytes.baseAddress, bytes.count)
+    }
+
+    // MARK: Replies that carry references
+
+    func reply(entry attributes: Attributes, _ fileSystem: FileSystem) {
+        var entry = FuseRequest.entry(attributes)
+        if fuse_reply_entry(handle, &entry) != 0 {
+            fileSystem.release(attributes.inode, count: 1)
+        }
+    }
+
+    /// "No such name", which the kernel may remember.
+    func replyNoEntry() {
+        var entry = fuse_entry_param()
+        entry.entry_timeout = Double(FuseAttributes.validSeconds)
+        fuse_reply_entry(handle, &entry)
+    }
+
+    func reply(created attributes: Attributes, _ fileSystem: FileSystem) {
+        var entry = FuseRequest.entry(attributes)
+        var file = fuse_file_info()
+        // What an open that is not sent to the server counts as.
+        file.keep_cache = 1
+        if fuse_reply_create(handle, &entry, &file) != 0 {
+            fileSystem.release(attributes.inode, count: 1)
+        }
+    }
+
+    private static func entry(_ attributes: Attributes) -> fuse_entry_param {
+        var entry = fuse_entry_param()
+        entry.ino = attributes.inode.rawValue
+        entry.attr = FuseAttributes.stat(attributes)
+        entry.attr_timeout = Double(FuseAttributes.validSeconds)
+        entry.entry_timeout = Double(FuseAttributes.validSeconds)
+        return entry
+    }
+
+    // MARK: Directory listings
+
+    /// Appends one entry to a listing.
+    ///
+    /// - Parameter attributes: of READDIRPLUS, the entry's, whose reference goes to the kernel
+    ///   with the reply; nil for "." and "..", which get none.
+    /// - Returns: whether it fitted.
+    func append(
+        _ entry: DirectoryEntry, _ attributes: Attributes?, plus: Bool,
+        to listing: MutableByteView, _ used: inout Int
+    ) -> Bool {
+        let room = listing.count - used
+        let target = listing.unsafeBytes.baseAddress.unsafelyUnwrapped
+            .advanced(by: used).assumingMemoryBound(to: CChar.self)
+        let offset = off_t(truncatingIfNeeded: entry.cookie)
+        let needed = FuseRequest.withCString(entry.name) { name in
+            if plus {
+                var parameters = attributes.map(FuseRequest.entry) ?? fuse_entry_param()
+                parameters.attr.st_ino = ino_t(entry.inode.rawValue)
+                parameters.attr.st_mode = attributes?.mode ?? entry.kind.modeBits
+                return fuse_add_direntry_plus(handle, target, room, name, &parameters, offset)
+            }
+            var stat = stat()
+            stat.st_ino = ino_t(entry.inode.rawValue)
+            stat.st_mode = entry.kind.modeBits
+            return fuse_add_direntry(handle, target, room, name, &stat, offset)
+        }
+        guard needed <= room else { return false }
+        used += needed
+        return true
+    }
+
+    /// Sends a listing; one of READDIRPLUS has a reference in each entry with a node id.
+    func reply(listing: ByteView, plus: Bool, _ fileSystem: FileSystem) {
+        let bytes = listing.unsafeBytes
+        let status = fuse_reply_buf(
+            handle, bytes.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: CChar.self),
+            bytes.count)
+        guard status != 0, plus else { return }
+        FuseDirectoryPlusReply.forEachNodeID(listing) { nodeID in
+            if nodeID != 0 { fileSystem.release(InodeNumber(nodeID), count: 1) }
+        }
+    }
+
+    /// libfuse wants names with a NUL behind them; a stored name has none.
+    private static func withCString<R>(
+        _ name: ByteView, _ body: (UnsafePointer<CChar>) -> R
+    ) -> R {
+        withUnsafeTemporaryAllocation(byteCount: name.count + 1, alignment: 1) { memory in
+            memory.copyMemory(from: name.unsafeBytes)
+            memory[name.count] = 0
+            return body(
+                memory.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: CChar.self))
+        }
+    }
+}
+
+extension ByteView {
+    /// The bytes of a C string that libfuse lends.
+    @inline(__always)
+    init(_ string: UnsafePointer<CChar>?) {
+        let string = string.unsafelyUnwrapped
+        self.init(base: string, count: strlen(string))
+    }
+}

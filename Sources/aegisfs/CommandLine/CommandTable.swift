@@ -1,0 +1,172 @@
+/// Every verb, and every name by which other programs call this one: the single place from which
+/// dispatch, parsing, help, completion and the reference come.
+enum CommandTable {
+    static let verbs: [CommandSpec] = [
+        format, mount, umount, status, check, inspect, sync, explain, help, completion, daemon,
+    ]
+
+    /// Called by the name of the program file.
+    static let helpers: [CommandSpec] = [
+        makeFilesystem, checkFilesystem, mountHelper("mount.aegisfs"),
+        mountHelper("mount.fuse.aegisfs"), umountHelper,
+    ]
+
+    private static let target = OperandSpec("TARGET", "an image, a block device or a mountpoint")
+
+    // MARK: Verbs
+
+    private static let format = CommandSpec(
+        name: "format", summary: "make an empty volume on an image or block device",
+        notes: [
+            "SIZE is a whole number with a suffix K, M, G, T, P or E; a bare number means GiB.",
+            "What is on the target already is named, and needs --force or a yes.",
+        ],
+        options: [.size, .label, .uuid, .force, .dryRun, .quiet, .json, .exact],
+        operands: [OperandSpec("TARGET", "an image file or a block device")],
+        examples: [
+            Example("aegisfs format /dev/nvme0n1p6", "the whole partition"),
+            Example("aegisfs format test.img --size 1", "a new image of 1 GiB"),
+        ],
+        exitCodes: [.notFound, .busy, .needsConfirmation], run: FormatVerb.run)
+
+    private static let mount = CommandSpec(
+        name: "mount", summary: "mount a volume on a directory",
+        notes: [
+            "Returns when the mount can be used. OPTIONS are ro, rw, noatime, relatime,",
+            "strictatime, nosuid, nodev, noexec, sync, dirsync, allow_other, noallow_other,",
+            "writeback, commit=SECONDS, cache=SIZE, nonempty, remount (with ro or rw).",
+        ],
+        options: [.mountOptions, .readOnly, .foreground],
+        operands: [
+            OperandSpec("TARGET", "an image file or a block device"),
+            OperandSpec("DIR", "an empty directory", completion: .directories),
+        ],
+        examples: [
+            Example("aegisfs mount test.img mnt", "read-write"),
+            Example("aegisfs mount -o ro,noatime /dev/sdb1 /mnt", "with options"),
+            Example("aegisfs mount -o remount,ro test.img mnt", "make it read-only"),
+        ],
+        exitCodes: [.notFound, .busy], run: MountVerb.run)
+
+    private static let umount = CommandSpec(
+        name: "umount", summary: "unmount a volume",
+        notes: ["Returns when everything is on the device and the device is free."],
+        options: [.lazy, .quiet], operands: [target],
+        examples: [Example("aegisfs umount mnt", "by its mountpoint")],
+        exitCodes: [.damaged, .notFound, .busy], run: UmountVerb.run)
+
+    private static let status = CommandSpec(
+        name: "status", summary: "show how a volume is",
+        notes: ["Without TARGET it lists what is mounted."],
+        options: [.json, .exact, .noHeader, .color],
+        operands: [OperandSpec("TARGET", target.summary, count: .optional)],
+        examples: [Example("aegisfs status mnt", "a mounted volume")],
+        exitCodes: [.damaged, .notFound, .busy], run: StatusVerb.run)
+
+    private static let check = CommandSpec(
+        name: "check", summary: "compare every structure of a volume with every other",
+        notes: ["Changes nothing. A mounted volume is checked as of a checkpoint made now."],
+        options: [.json, .progress, .quiet], operands: [target],
+        examples: [Example("aegisfs check test.img", "an unmounted image")],
+        exitCodes: [.damaged, .notFound, .busy], run: CheckVerb.run)
+
+    private static let inspect = CommandSpec(
+        name: "inspect", summary: "show what lies on a device, also on a damaged one",
+        notes: ["Reads only, and takes no lock: on a mounted volume it shows the last checkpoint."],
+        options: [.json],
+        subverbs: [
+            inspection("superblock", "all copies of the superblock", run: InspectVerb.superblock),
+            inspection("tree", "the trees, level by level", options: [.depth], run: InspectVerb.tree),
+            inspection(
+                "node", "the node at a block",
+                [OperandSpec("BLOCK", "a block number")], run: InspectVerb.node),
+            inspection(
+                "inode", "an inode's record",
+                [OperandSpec("INODE", "an inode number")], run: InspectVerb.inode),
+            inspection(
+                "extents", "where a file's data lies",
+                [OperandSpec("INODE", "an inode number")], run: InspectVerb.extents),
+            inspection("bitmap", "allocated blocks by region", run: InspectVerb.bitmap),
+            inspection(
+                "path", "the inode behind a path",
+                [OperandSpec("PATH", "from the volume's root")], run: InspectVerb.path),
+        ],
+        examples: [
+            Example("aegisfs inspect superblock test.img", "the four copies"),
+            Example("aegisfs inspect path test.img /etc/hosts", "the inode of a file"),
+        ],
+        exitCodes: [.notFound], run: { _ throws(Failure) in .usage })
+
+    private static func inspection(
+        _ name: String, _ summary: String, _ operands: [OperandSpec] = [],
+        options: [OptionSpec] = [],
+        run: @escaping @Sendable (Arguments) throws(Failure) -> ExitCode
+    ) -> CommandSpec {
+        CommandSpec(
+            name: name, summary: summary, options: [.json] + options,
+            operands: [target] + operands, exitCodes: [.notFound], run: run)
+    }
+
+    private static let sync = CommandSpec(
+        name: "sync", summary: "make everything written to a mounted volume durable",
+        options: [.quiet], operands: [target],
+        examples: [Example("aegisfs sync mnt", "after sync(1), for what it wrote back")],
+        exitCodes: [.notFound], run: SyncVerb.run)
+
+    private static let explain = CommandSpec(
+        name: "explain", summary: "tell what a message id means",
+        notes: ["Without ID it lists all of them."], options: [.json],
+        operands: [OperandSpec("ID", "such as AEGIS-0030", count: .optional)],
+        examples: [Example("aegisfs explain AEGIS-0030", "also: aegisfs explain 30")],
+        run: ExplainVerb.run)
+
+    private static let help = CommandSpec(
+        name: "help", summary: "show help for a verb", options: [.markdown],
+        operands: [OperandSpec("VERB", "a verb", count: .optionalRepeating, completion: .verbs)],
+        run: HelpVerb.run)
+
+    private static let completion = CommandSpec(
+        name: "completion", summary: "print a completion script for a shell",
+        operands: [OperandSpec("SHELL", "bash", completion: .words(["bash"]))],
+        examples: [Example("eval \"$(aegisfs completion bash)\"", "in ~/.bashrc")],
+        run: HelpVerb.completion)
+
+    /// What `mount` starts in the background.
+    private static let daemon = CommandSpec(
+        name: "mount-daemon", summary: "serve a mount",
+        options: [.mountOptions, .readyDescriptor],
+        operands: [OperandSpec("TARGET", "the device"), OperandSpec("DIR", "the mountpoint")],
+        isHidden: true, run: MountVerb.serve)
+
+    // MARK: Helpers of other programs
+
+    private static let makeFilesystem = CommandSpec(
+        name: "mkfs.aegisfs", summary: format.summary, notes: format.notes,
+        options: format.options, operands: format.operands, exitCodes: format.exitCodes,
+        run: FormatVerb.run)
+
+    private static let checkFilesystem = CommandSpec(
+        name: "fsck.aegisfs", summary: check.summary,
+        options: [
+            .automatic, .preen, .assumeYes, .assumeNo, .forceCheck, .fsckVersion, .fsckProgress,
+            .fsckVerbose,
+        ],
+        operands: [OperandSpec("TARGET", "an image file or a block device")],
+        status: { $0.fsckStatus }, run: CheckVerb.runFsck)
+
+    private static func mountHelper(_ name: String) -> CommandSpec {
+        CommandSpec(
+            name: name, summary: mount.summary,
+            options: [
+                .mountOptions, .noTable, .sloppy, .fake, .chatty, .filesystemType, .remountOnFailure,
+            ],
+            operands: mount.operands, status: { $0.mountStatus }, run: MountVerb.runHelper)
+    }
+
+    private static let umountHelper = CommandSpec(
+        name: "umount.fuse.aegisfs", summary: umount.summary,
+        options: [
+            .noTable, .lazy, .forceUnmount, .chatty, .remountOnFailure, .filesystemType,
+        ],
+        operands: [target], status: { $0.mountStatus }, run: UmountVerb.run)
+}

@@ -1,0 +1,60 @@
+/// Every option of every verb, defined once: a verb's implementation and the command table name an
+/// option by the same constant, so that neither can misspell it.
+
+extension OptionSpec {
+    // MARK: Options that mean the same for every verb that has them
+    static let help = OptionSpec("help", "show this help", short: "h")
+    static let json = OptionSpec("json", "print JSON, one object a line")
+    static let quiet = OptionSpec("quiet", "print nothing but errors", short: "q")
+    static let verbose = OptionSpec("verbose", "print more", short: "v")
+    static let noHeader = OptionSpec("no-header", "leave out the column titles")
+    static let exact = OptionSpec("exact", "print sizes in bytes")
+    static let color = OptionSpec(
+        "color", "auto, always or never", value: "WHEN",
+        choices: Style.Choice.allCases.map(\.rawValue))
+    static let dryRun = OptionSpec("dry-run", "do all but the change itself", short: "n")
+    static let progress = OptionSpec(
+        "progress", "auto, plain, json or none", value: "HOW",
+        choices: ProgressReporter.Mode.allCases.map(\.rawValue))
+
+    // MARK: format
+    static let size = OptionSpec(
+        "size", "create or size the image; 0: the whole device", short: "s", value: "SIZE")
+    static let label = OptionSpec("label", "a name of up to 63 bytes", short: "L", value: "NAME")
+    static let uuid = OptionSpec("uuid", "instead of a random one", short: "U", value: "UUID")
+    static let force = OptionSpec("force", "overwrite what is there", short: "f")
+
+    // MARK: mount and umount
+    static let mountOptions = OptionSpec(
+        "options", "separated by commas, see above", short: "o", value: "OPTIONS",
+        repeatable: true)
+    static let readOnly = OptionSpec("read-only", "the same as -o ro", short: "r")
+    static let foreground = OptionSpec("foreground", "stay, and log to standard error")
+    static let lazy = OptionSpec("lazy", "detach now, finish when it is idle", short: "l")
+    static let readyDescriptor = OptionSpec(
+        "ready-fd", "where to report that the mount is ready", value: "FD")
+
+    // MARK: inspect
+    static let depth = OptionSpec("depth", "levels of the tree to show", value: "N")
+
+    // MARK: help and the program itself
+    static let markdown = OptionSpec("markdown", "the whole reference as Markdown")
+    static let version = OptionSpec("version", "print the version", short: "V")
+
+    // MARK: What mount(8) and fsck(8) pass to their helpers
+    static let noTable = OptionSpec("n", "accepted: there is no mtab")
+    static let sloppy = OptionSpec("s", "ignore mount options that are not known")
+    static let fake = OptionSpec("f", "check the command line, mount nothing")
+    static let chatty = OptionSpec("v", "accepted", repeatable: true)
+    static let filesystemType = OptionSpec("t", "accepted", value: "TYPE")
+    static let remountOnFailure = OptionSpec("r", "accepted")
+    static let forceUnmount = OptionSpec("f", "accepted")
+    static let automatic = OptionSpec("a", "accepted: a mount recovers by itself")
+    static let preen = OptionSpec("p", "accepted: a mount recovers by itself")
+    static let assumeYes = OptionSpec("y", "accepted: nothing is changed")
+    static let assumeNo = OptionSpec("n", "accepted: nothing is changed")
+    static let forceCheck = OptionSpec("f", "accepted: the check is always a full one")
+    static let fsckVersion = OptionSpec("V", "print the version")
+    static let fsckProgress = OptionSpec("C", "accepted", attached: "FD")
+    static let fsckVerbose = OptionSpec("v", "accepted", repeatable: true)
+}

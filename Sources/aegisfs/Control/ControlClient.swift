@@ -1,0 +1,49 @@
+/// Talks to a daemon for the live forms of the verbs: one connection, one request.
+enum ControlClient {
+    /// A daemon that does not say how it is within this time hangs on its device.
+    private static let statusTimeoutSeconds = 30
+
+    static func send(
+        _ request: ControlRequest, to mount: LiveMount,
+        progress: (ProgressReporter.Step) -> Void = { _ in }
+    ) throws(Failure) -> ControlReply {
+        let channel = LineChannel(
+            try ControlSocket.connect(mount.record.socket), limit: ControlLimits.replyBytes)
+        guard channel.writeLine(request) else { throw lost(mount) }
+        // How long the others take depends on the volume.
+        let timeout: Int? =
+            request.command == .status || request.command == .mounts ? statusTimeoutSeconds : nil
+        while true {
+            let reply = try read(channel, timeout, mount)
+            switch reply.type {
+            case .progress: if let step = reply.progress { progress(step) }
+            case .result: return reply
+            case .error: throw reply.error?.failure ?? lost(mount)
+            }
+        }
+    }
+
+    private static func read(
+        _ channel: LineChannel, _ timeout: Int?, _ mount: LiveMount
+    ) throws(Failure) -> ControlReply {
+        do throws(LineChannel.ReadError) {
+            let line = try channel.readLine(timeoutSeconds: timeout)
+            if let reply = JSONOutput.decode(ControlReply.self, from: line) { return reply }
+        } catch {
+            if error == .timedOut {
+                throw Failure(
+                    .failed, .controlUnreachable,
+                    "the daemon (pid \(mount.record.pid)) does not answer",
+                    hint: "its device may hang; see the system log")
+            }
+        }
+        throw lost(mount)
+    }
+
+    private static func lost(_ mount: LiveMount) -> Failure {
+        Failure(
+            .failed, .controlUnreachable,
+            "the daemon (pid \(mount.record.pid)) broke off the conversation",
+            hint: "see the system log for its last message")
+    }
+}

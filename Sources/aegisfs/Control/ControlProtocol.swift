@@ -1,0 +1,63 @@
+/// The language of a mount's control socket, `/run/aegisfs/UUID.sock`.
+///
+/// A Unix stream socket. Both sides write JSON objects, one a line. Root and the user that runs the
+/// daemon may connect; anybody else is disconnected.
+///
+/// Request, at most 64 KiB:
+///
+///     {"command": "status"}                       how the volume is
+///     {"command": "sync"}                         make everything durable
+///     {"command": "check"}                        check a consistent view of it
+///     {"command": "remount", "read_only": true}   turn writing off or on
+///     {"command": "mounts"}                       what is mounted where
+///     {"command": "shutdown"}                     unmount, even if it is in use
+///
+/// Answer: any number of progress lines, then one result or one error.
+///
+///     {"type": "progress", "progress": {"phase": "tree", "done_bytes": 1, "total_bytes": 2}}
+///     {"type": "result", "status": {...}}         or "check", "mounts", or nothing more
+///     {"type": "error", "error": {"code": 11, "message_id": "AEGIS-0030", "message": "...",
+///                                 "hint": "..."}}
+///
+/// Afterwards the client may send the next request. A request that does not arrive as a whole
+/// within ten seconds, or an answer that is not read for as long, ends the connection. A line that
+/// is no request is answered with an error; one that is too long also ends the connection. A field
+/// that is not known is ignored.
+
+/// What a client asks.
+struct ControlRequest: Codable, Sendable {
+    enum Command: String, Codable, Sendable, CaseIterable {
+        case status, sync, check, remount, mounts, shutdown
+    }
+    var command: Command
+    /// For `remount`.
+    var readOnly: Bool?
+}
+
+/// One line of an answer.
+struct ControlReply: Codable, Sendable {
+    enum Kind: String, Codable, Sendable { case progress, result, error }
+    var type: Kind
+    var progress: ProgressReporter.Step?
+    var status: StatusDocument?
+    var check: CheckDocument?
+    var mounts: [MountRecord]?
+    var error: FailureDocument?
+
+    static var done: ControlReply { ControlReply(type: .result) }
+}
+
+enum ControlLimits {
+    static let requestBytes = 64 << 10
+    /// A check may name many findings.
+    static let replyBytes = 64 << 20
+    static let clients = 16
+    static let timeoutSeconds = 10
+}
+
+/// Carries out requests; called by several threads at once.
+protocol ControlService: Sendable {
+    func perform(
+        _ request: ControlRequest, progress: (ProgressReporter.Step) -> Void
+    ) throws(Failure) -> ControlReply
+}

@@ -1,0 +1,95 @@
+/// Lines over a connected stream socket, bounded in length and in time.
+///
+/// Used by one thread at a time, except `stopReading`.
+internal import FSCore
+internal import Glibc
+
+/// Safe to share: only the descriptor, which lives as long as the channel, is used by others.
+final class LineChannel: @unchecked Sendable {
+    enum ReadError: Error { case ended, tooLong, timedOut }
+
+    private let socket: Descriptor
+    private let limit: Int
+    private var buffer: [UInt8] = []
+
+    init(_ socket: Descriptor, limit: Int) {
+        self.socket = socket
+        self.limit = limit
+        var timeout = timeval(tv_sec: ControlLimits.timeoutSeconds, tv_usec: 0)
+        setsockopt(
+            socket.raw, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
+    }
+
+    /// The user on the other end; nil if the kernel does not tell.
+    var peerUserID: uid_t? {
+        // struct ucred: process, user, group.
+        var credentials: [UInt32] = [0, 0, 0]
+        var length = socklen_t(12)
+        guard getsockopt(socket.raw, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0,
+            length == 12
+        else { return nil }
+        return credentials[1]
+    }
+
+    /// The next line without its end.
+    ///
+    /// - Parameter timeoutSeconds: for the whole line, so that a client cannot stay by sending a
+    ///   byte now and then; nil waits for ever.
+    func readLine(timeoutSeconds: Int?) throws(ReadError) -> [UInt8] {
+        let deadline = timeoutSeconds.map {
+            monotonicNanoseconds() + UInt64($0) * 1_000_000_000
+        }
+        while true {
+            if let end = buffer.firstIndex(of: UInt8(ascii: "\n")) {
+                guard end <= limit else { throw .tooLong }
+                let line = Array(buffer[..<end])
+                buffer.removeSubrange(...end)
+                return line
+            }
+            guard buffer.count <= limit else { throw .tooLong }
+            try waitForInput(deadline)
+            var chunk = [UInt8](repeating: 0, count: 16384)
+            let count = recv(socket.raw, &chunk, chunk.count, 0)
+            if count > 0 {
+                buffer += chunk[..<count]
+            } else if count == 0 || errno != EINTR {
+                throw .ended
+            }
+        }
+    }
+
+    private func waitForInput(_ deadline: UInt64?) throws(ReadError) {
+        var milliseconds: Int32 = -1
+        if let deadline {
+            let now = monotonicNanoseconds()
+            guard now < deadline else { throw .timedOut }
+            milliseconds = Int32((deadline - now) / 1_000_000 + 1)
+        }
+        var request = pollfd(fd: socket.raw, events: Int16(POLLIN), revents: 0)
+        let outcome = poll(&request, 1, milliseconds)
+        if outcome == 0 { throw .timedOut }
+        if outcome < 0, errno != EINTR { throw .ended }
+    }
+
+    /// False if the other side has gone or does not read.
+    func writeLine(_ value: some Encodable) -> Bool {
+        let bytes = Array((JSONOutput.encode(value) + "\n").utf8)
+        var position = 0
+        while position < bytes.count {
+            let sent = bytes.withUnsafeBytes {
+                send(
+                    socket.raw, $0.baseAddress! + position, bytes.count - position,
+                    Int32(MSG_NOSIGNAL))
+            }
+            if sent >= 0 {
+                position += sent
+            } else if errno != EINTR {
+                return false
+            }
+        }
+        return true
+    }
+
+    /// Lets a thread that waits for the next line see the end of the stream.
+    func stopReading() { shutdown(socket.raw, Int32(SHUT_RD)) }
+}

@@ -1,0 +1,226 @@
+/// The daemon of one mount: device, volume, FUSE session, control socket, and their end.
+///
+///     open device ─▶ open volume ─▶ mount ─▶ serve ─▶ unmounted ─▶ close volume ─▶ close device
+///
+/// - Invariant: readiness is reported only when the kernel has the mount and the volume is
+///   recovered; a failure before that is reported instead, and leaves no mount behind.
+/// - Invariant: the volume is closed whatever ended the mount, and how that went is the outcome.
+internal import FSCore
+internal import FSFuse
+internal import FSModules
+internal import Glibc
+
+final class MountDaemon: ControlService {
+    struct Plan: Sendable {
+        var target: String
+        var mountpoint: String
+        var options: MountOptions
+    }
+
+    private let volume: Volume
+    private let device: FileBlockDevice
+    private let registration: MountRegistration
+    private let session: FuseSession
+    private let log: @Sendable (String) -> Void
+
+    /// Opens and mounts. Signals that end the daemon must be blocked already.
+    private init(
+        _ plan: Plan, volume: Volume, device: FileBlockDevice,
+        log: @escaping @Sendable (String) -> Void, onReady: @escaping @Sendable () -> Void
+    ) throws(Failure) {
+        self.volume = volume
+        self.device = device
+        self.log = log
+        let status = volume.status()
+        guard let identity = DeviceIdentity(path: plan.target) else {
+            throw Target.missing(plan.target, errno)
+        }
+        let registration = try MountRegistration(
+            MountRecord(
+                pid: getpid(), uuid: status.uuid.description, label: status.label,
+                device: Paths.resolve(plan.target) ?? plan.target, identity: identity,
+                mountpoint: plan.mountpoint, mountDevice: nil, socket: "",
+                isReadOnly: plan.options.isReadOnly, startedSeconds: Int64(time(nil)),
+                state: .starting, outcome: nil))
+        self.registration = registration
+        var options = FuseMountOptions()
+        options.source = registration.current.device
+        options.ro = plan.options.isReadOnly
+        options.allowOther = plan.options.allowOther
+        options.nosuid = plan.options.nosuid
+        options.nodev = plan.options.nodev
+        options.noexec = plan.options.noexec
+        options.noatime = plan.options.accessTime == .none
+        options.sync = plan.options.sync
+        options.dirsync = plan.options.dirsync
+        options.writeback = plan.options.writeback
+        options.log = log
+        options.onReady = onReady
+        do throws(FuseMountError) {
+            session = try FuseSession(
+                fileSystem: volume.fileSystem, mountpoint: plan.mountpoint, options: options)
+        } catch {
+            registration.remove()
+            throw Failure(.failed, .mountRefused, error.description, hint: error.cure)
+        }
+    }
+
+    /// Serves the mount until it ends; returns how closing the volume went.
+    ///
+    /// - Parameter ready: called once when the mount can be used.
+    static func run(
+        _ plan: Plan, log: @escaping @Sendable (String) -> Void,
+        ready: @escaping @Sendable () -> Void
+    ) throws(Failure) {
+        blockSignals()
+        if DeviceUsage.uses(of: plan.target).contains(where: { $0.kind != .attachedLoop }) {
+            throw DeviceAccess.busy(plan.target)
+        }
+        let device = try DeviceAccess.open(
+            plan.target, plan.options.isReadOnly ? .readOnly : .readWrite, notice: log)
+        let relay = EventRelay(log: log)
+        let volume: Volume
+        do throws(FSError) {
+            volume = try Volume.open(
+                device, modules: .standard, options: plan.options.openOptions, observer: relay)
+        } catch {
+            device.close()
+            throw Failure(error, target: plan.target)
+        }
+        let daemon: MountDaemon
+        let readiness = Readiness(ready)
+        do throws(Failure) {
+            daemon = try MountDaemon(
+                plan, volume: volume, device: device, log: log, onReady: { readiness.kernelIsReady() })
+        } catch {
+            try? volume.close()
+            device.close()
+            throw error
+        }
+        try daemon.serve(readiness)
+        withExtendedLifetime(relay) {}
+    }
+
+    private func serve(_ readiness: Readiness) throws(Failure) {
+        let number = session.deviceNumber
+        registration.update {
+            $0.mountDevice = "\(number.major):\(number.minor)"
+            $0.state = .mounted
+        }
+        var server: ControlServer?
+        var failure: Failure?
+        do throws(Failure) {
+            server = try ControlServer(path: registration.socketPath, service: self)
+        } catch { failure = error }
+        if failure != nil { session.unmount() }
+        readiness.daemonIsReady()
+        let session = session
+        let signals = WorkerThread {
+            if Self.waitForSignal() { session.requestExit() }
+        }
+        let status = session.run()
+        if status != 0 { log("the FUSE session ended: \(systemMessage(status))") }
+        registration.update { $0.state = .finishing }
+        server?.stop()
+        // Wakes the signal thread, which has nothing left to do.
+        kill(getpid(), SIGUSR1)
+        signals.join()
+        do throws(FSError) {
+            try volume.close()
+        } catch {
+            var closing = Failure(error, target: registration.current.device)
+            closing.id = .closeFailed
+            failure = failure ?? closing
+            log("closing the volume failed: \(error)")
+        }
+        device.close()
+        registration.update {
+            $0.state = .closed
+            $0.outcome = failure.map(FailureDocument.init)
+        }
+        registration.remove()
+        if let failure { throw failure }
+    }
+
+    // MARK: Signals
+
+    private static func ending() -> sigset_t {
+        var set = sigset_t()
+        sigemptyset(&set)
+        for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR1] { sigaddset(&set, number) }
+        return set
+    }
+    private static func blockSignals() {
+        var set = ending()
+        pthread_sigmask(SIG_BLOCK, &set, nil)
+    }
+    /// True if the daemon is to end; SIGUSR1 only ends the waiting.
+    private static func waitForSignal() -> Bool {
+        var set = ending()
+        var number: Int32 = 0
+        while sigwait(&set, &number) != 0 {}
+        return number != SIGUSR1
+    }
+
+    // MARK: Requests
+
+    func perform(
+        _ request: ControlRequest, progress: (ProgressReporter.Step) -> Void
+    ) throws(Failure) -> ControlReply {
+        var reply = ControlReply.done
+        let record = registration.current
+        do throws(FSError) {
+            switch request.command {
+            case .status:
+                reply.status = StatusDocument(volume.status(), device: record.device, mount: record)
+            case .sync:
+                try volume.checkpoint()
+            case .check:
+                reply.check = CheckDocument(
+                    try Checker.check(volume) { progress(ProgressReporter.Step($0)) })
+            case .remount:
+                guard let isReadOnly = request.readOnly else { throw .invalidArgument }
+                try volume.setReadOnly(isReadOnly)
+                registration.update { $0.isReadOnly = isReadOnly }
+            case .mounts:
+                reply.mounts = [record]
+            case .shutdown:
+                kill(getpid(), SIGTERM)
+            }
+        } catch { throw Failure(error, target: record.device) }
+        return reply
+    }
+
+}
+
+/// Both the kernel and the control socket must be ready before anybody is told.
+private final class Readiness: @unchecked Sendable {
+    private let lock = Mutex()
+    private var waitingFor = 2
+    private let report: @Sendable () -> Void
+    init(_ report: @escaping @Sendable () -> Void) { self.report = report }
+
+    func kernelIsReady() { countDown() }
+    func daemonIsReady() { countDown() }
+    private func countDown() {
+        let isReady = lock.withLock {
+            waitingFor -= 1
+            return waitingFor == 0
+        }
+        if isReady { report() }
+    }
+}
+
+/// Turns what a volume reports into lines of the log.
+private final class EventRelay: VolumeObserver {
+    private let log: @Sendable (String) -> Void
+    init(log: @escaping @Sendable (String) -> Void) { self.log = log }
+
+    func volume(_ event: VolumeEvent) {
+        switch event {
+        case .checkpoint: break
+        case .latched(let why): log("the volume takes no more changes: \(why)")
+        case .damage(let what): log(what)
+        }
+    }
+}

@@ -1,0 +1,99 @@
+/// `-o` of mount(8): what the words mean to the kernel, to the volume and to this program. The last
+/// of two opposite words wins.
+internal import FSCore
+internal import Glibc
+
+struct MountOptions: Equatable, Sendable {
+    var isReadOnly = false
+    var isRemount = false
+    var allowsNonEmpty = false
+    var allowOther = geteuid() == 0
+    var nosuid = false
+    var nodev = false
+    var noexec = false
+    var sync = false
+    var dirsync = false
+    var writeback = false
+    var accessTime = OpenOptions.AccessTimePolicy.relative
+    var commitSeconds = 5
+    var cacheBytes: UInt64?
+    /// The words as given, to hand on to the daemon.
+    private(set) var words: [String] = []
+
+    /// Accepted and without effect here: they are for mount(8), fstab(5) or the kernel's defaults.
+    private static let ignored: Set<String> = [
+        "defaults", "auto", "noauto", "nofail", "_netdev", "user", "users", "nouser", "owner",
+        "group", "async", "diratime", "nodiratime", "lazytime", "nolazytime", "iversion",
+        "noiversion", "default_permissions", "mand", "nomand", "silent", "loud", "symfollow",
+        "comment", "fsname", "subtype", "norelatime",
+    ]
+    private static let known: [String] = [
+        "ro", "rw", "remount", "nonempty", "allow_other", "noallow_other", "nosuid", "suid",
+        "nodev", "dev", "noexec", "exec", "sync", "dirsync", "writeback", "nowriteback", "noatime",
+        "atime", "relatime", "strictatime", "commit", "cache",
+    ]
+
+    /// - Parameter sloppy: pass over words that are not known, as `mount -s` asks.
+    init(_ lists: [String], sloppy: Bool = false) throws(Failure) {
+        for word in lists.flatMap({ $0.split(separator: ",") }) {
+            try apply(String(word), sloppy: sloppy)
+        }
+    }
+
+    private mutating func apply(_ word: String, sloppy: Bool) throws(Failure) {
+        let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        let name = String(parts[0])
+        let value = parts.count > 1 ? String(parts[1]) : nil
+        words.append(word)
+        switch (name, value) {
+        case ("ro", nil): isReadOnly = true
+        case ("rw", nil): isReadOnly = false
+        case ("remount", nil): isRemount = true
+        case ("nonempty", nil): allowsNonEmpty = true
+        case ("allow_other", nil): allowOther = true
+        case ("noallow_other", nil): allowOther = false
+        case ("nosuid", nil): nosuid = true
+        case ("suid", nil): nosuid = false
+        case ("nodev", nil): nodev = true
+        case ("dev", nil): nodev = false
+        case ("noexec", nil): noexec = true
+        case ("exec", nil): noexec = false
+        case ("sync", nil): sync = true
+        case ("dirsync", nil): dirsync = true
+        case ("writeback", nil): writeback = true
+        case ("nowriteback", nil): writeback = false
+        case ("noatime", nil): accessTime = .none
+        case ("atime", nil), ("relatime", nil): accessTime = .relative
+        case ("strictatime", nil): accessTime = .strict
+        case ("commit", let value?):
+            guard let seconds = Int(value), (1...3600).contains(seconds) else {
+                throw .usage("commit: '\(value)' is not a number of seconds from 1 to 3600")
+            }
+            commitSeconds = seconds
+        case ("cache", let value?):
+            let bytes = try SizeParser.parse(value, option: "cache")
+            guard (4 << 20...1 << 40).contains(bytes) else {
+                throw .usage("cache: '\(value)' is not from 4M to 1T")
+            }
+            cacheBytes = bytes
+        default:
+            if Self.ignored.contains(name) || name.hasPrefix("x-") || sloppy {
+                words.removeLast()
+                return
+            }
+            throw .usage(
+                "mount option '\(word)' is not known",
+                hint: Suggestion.hint(for: name, among: Self.known)
+                    ?? "'aegisfs mount --help' lists the options")
+        }
+    }
+
+    var openOptions: OpenOptions {
+        var options = OpenOptions()
+        options.readOnly = isReadOnly
+        options.accessTime = accessTime
+        options.checkpointIntervalMilliseconds = commitSeconds * 1000
+        if let cacheBytes { options.cacheBytes = Int(clamping: cacheBytes) }
+        return options
+    }
+}

@@ -1,0 +1,32 @@
+/// Times and durations: local ISO 8601 for people, RFC 3339 in UTC for JSON.
+internal import Glibc
+
+enum TimeFormatter {
+    static func local(_ seconds: Int64) -> String {
+        var time = time_t(seconds)
+        var fields = tm()
+        localtime_r(&time, &fields)
+        return format(&fields, "%Y-%m-%dT%H:%M:%S%z")
+    }
+
+    static func utc(_ seconds: Int64) -> String {
+        var time = time_t(seconds)
+        var fields = tm()
+        gmtime_r(&time, &fields)
+        return format(&fields, "%Y-%m-%dT%H:%M:%SZ")
+    }
+
+    /// `0:07`, `12:34`, `3:00:05`.
+    static func duration(_ seconds: UInt64) -> String {
+        func twoDigits(_ value: UInt64) -> String { value < 10 ? "0\(value)" : "\(value)" }
+        let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60)
+        if hours > 0 { return "\(hours):\(twoDigits(minutes)):\(twoDigits(rest))" }
+        return "\(minutes):\(twoDigits(rest))"
+    }
+
+    private static func format(_ fields: inout tm, _ pattern: String) -> String {
+        var buffer = [CChar](repeating: 0, count: 64)
+        let length = strftime(&buffer, buffer.count, pattern, &fields)
+        return String(decoding: buffer.prefix(length).map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+}

@@ -1,0 +1,102 @@
+/// Opens images and devices, and says who is in the way.
+///
+/// A device whose daemon is only finishing an unmount is waited for, since umount(2) returns before
+/// the last write-back; a device that is mounted or worked on is refused at once.
+internal import FSCore
+internal import FSModules
+internal import Glibc
+
+enum DeviceAccess {
+    private static let patienceMilliseconds = 30_000
+    private static let noticeMilliseconds = 2_000
+    private static let pollMilliseconds = 20
+
+    static func open(
+        _ path: String, _ access: FileBlockDevice.Access, notice: (String) -> Void
+    ) throws(Failure) -> FileBlockDevice {
+        var waited = 0
+        while true {
+            guard let device = try openOnce(path, access) else {
+                try checkFinishing(path, waited: waited)
+                if waited == noticeMilliseconds {
+                    notice("waiting for an unmount of \(path) to finish")
+                }
+                sleep(milliseconds: pollMilliseconds)
+                waited += pollMilliseconds
+                continue
+            }
+            return device
+        }
+    }
+
+    /// nil if somebody holds it.
+    private static func openOnce(
+        _ path: String, _ access: FileBlockDevice.Access
+    ) throws(Failure) -> FileBlockDevice? {
+        do throws(FSError) {
+            return try FileBlockDevice(path: path, access: access)
+        } catch {
+            if case .device(.open, let number, _) = error,
+                number == EWOULDBLOCK || number == EBUSY
+            {
+                return nil
+            }
+            throw Failure(error, target: path)
+        }
+    }
+
+    /// Throws unless the holder is a daemon that has no mount any more.
+    private static func checkFinishing(_ path: String, waited: Int) throws(Failure) {
+        guard let live = DeviceIdentity(path: path).flatMap(LiveMount.of) else {
+            // The holder may have let go just now; a second look tells.
+            if waited == 0, ProcessTable.lockHolders(of: path).isEmpty,
+                DeviceUsage.uses(of: path).isEmpty
+            {
+                return
+            }
+            throw busy(path)
+        }
+        guard live.isFinishing else { throw busy(path) }
+        guard waited < patienceMilliseconds else {
+            throw Failure(
+                .busy, .finishing, "\(path) is still busy: \(live.description)",
+                hint: "try again when that process has ended")
+        }
+    }
+
+    /// Names whoever has the target.
+    static func busy(_ path: String) -> Failure {
+        if let live = DeviceIdentity(path: path).flatMap(LiveMount.of) {
+            return Failure(
+                .busy, .locked, "\(path) is busy: \(live.description)",
+                hint: "'aegisfs umount \(live.record.mountpoint)' frees it")
+        }
+        if let use = DeviceUsage.uses(of: path).first(where: { $0.kind != .attachedLoop }) {
+            return Failure(.busy, .inUse, "\(path) \(use.description)")
+        }
+        let holders = ProcessTable.lockHolders(of: path)
+        guard !holders.isEmpty else {
+            return Failure(
+                .busy, .locked, "\(path) is in use by a process that this user may not see",
+                hint: "run the command as root to learn which")
+        }
+        return Failure(
+            .busy, .locked,
+            "\(path) is in use by \(holders.map(\.description).joined(separator: ", "))",
+            hint: "wait for it, or end it")
+    }
+
+    /// A volume for looking at, never for changing.
+    static func openVolume(reading path: String) throws(Failure) -> (FileBlockDevice, Volume) {
+        let device = try open(path, .readOnly, notice: Terminal.notice)
+        var options = OpenOptions()
+        options.readOnly = true
+        options.checkpointIntervalMilliseconds = 0
+        do throws(FSError) {
+            return (device, try Volume.open(device, modules: .standard, options: options))
+        } catch {
+            device.close()
+            throw Failure(error, target: path)
+        }
+    }
+}

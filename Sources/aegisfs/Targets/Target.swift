@@ -1,0 +1,56 @@
+/// What TARGET on the command line means: a volume that a daemon has mounted, or an image or
+/// device that nobody has.
+internal import Glibc
+
+enum Target: Sendable {
+    case live(LiveMount)
+    case offline(path: String)
+
+    /// Finds out which, or says why it is neither.
+    static func resolve(_ path: String) throws(Failure) -> Target {
+        if let mount = mount(at: path) {
+            if let live = LiveMount.of(mount) { return .live(live) }
+            throw unreachable(path, mount)
+        }
+        guard let status = fileStatus(path) else { throw missing(path, errno) }
+        if let identity = DeviceIdentity(status) {
+            return LiveMount.of(identity).map(Target.live) ?? .offline(path: path)
+        }
+        if status.isDirectory {
+            throw Failure(
+                .notFound, .notMounted, "\(path) is a directory on which no volume is mounted",
+                hint: "'aegisfs status' lists what is mounted")
+        }
+        throw Failure(
+            .failed, .wrongKindOfTarget, "\(path) is neither an image nor a block device",
+            hint: "a volume lives in a regular file or on a block device")
+    }
+
+    /// Our mount on exactly this directory.
+    static func mount(at path: String) -> MountTable.Entry? {
+        guard let resolved = Paths.resolve(path), let table = MountTable.current(),
+            let entry = table.entry(at: resolved), entry.isAegisFS
+        else { return nil }
+        return entry
+    }
+
+    static func missing(_ path: String, _ error: Int32) -> Failure {
+        guard error == ENOENT || error == ENOTDIR else { return .system(path, error) }
+        return Failure(
+            .notFound, .targetMissing, "\(path): \(systemMessage(error))",
+            hint: "'aegisfs format \(path) --size SIZE' makes a new image")
+    }
+
+    /// There is a mount, but no daemon that this user may talk to.
+    private static func unreachable(_ path: String, _ mount: MountTable.Entry) -> Failure {
+        var statistics = statvfs()
+        if statvfs(mount.mountpoint, &statistics) != 0, errno == ENOTCONN {
+            return Failure(
+                .failed, .endedUncleanly, "the daemon of the mount on \(path) has died",
+                hint: "'aegisfs umount \(path)' clears it away; then mount again")
+        }
+        return Failure(
+            .failed, .controlUnreachable, "the daemon of the mount on \(path) cannot be reached",
+            hint: "it belongs to another user; run the command as root")
+    }
+}

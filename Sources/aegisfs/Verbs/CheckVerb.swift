@@ -1,0 +1,116 @@
+/// `aegisfs check` and `fsck.aegisfs`: the checker's findings, from an unmounted device or through
+/// the daemon of a mounted one.
+internal import FSCore
+internal import FSModules
+
+/// What a check found, as JSON shows it and the control socket carries it.
+struct CheckDocument: Codable, Sendable {
+    struct Finding: Codable, Sendable {
+        var id: String
+        var severity: String
+        var message: String
+    }
+    var isClean: Bool
+    var inodes: UInt64
+    var directories: UInt64
+    var files: UInt64
+    var nodes: UInt64
+    var dataBlocks: UInt64
+    var omittedFindings: UInt64
+    var findings: [Finding]
+
+    init(_ report: CheckReport) {
+        isClean = report.isClean
+        inodes = report.inodes
+        directories = report.directories
+        files = report.files
+        nodes = report.nodes
+        dataBlocks = report.dataBlocks
+        omittedFindings = report.omittedFindings
+        findings = report.findings.map {
+            Finding(
+                id: $0.id, severity: $0.severity.rawValue,
+                message: "\($0.issue.summary): \($0.message)")
+        }
+    }
+}
+
+extension ProgressReporter.Step {
+    init(_ progress: CheckProgress) {
+        self.init(
+            phase: "check, \(progress.phase)", doneBytes: progress.done << 12,
+            totalBytes: progress.total << 12)
+    }
+}
+
+enum CheckVerb {
+    static func run(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        let reporter = ProgressReporter(
+            arguments.progressMode, command: "check", json: arguments.json,
+            quiet: arguments.isQuiet)
+        let document = try check(arguments.operands[0], reporter)
+        reporter.finish()
+        if arguments.json {
+            Terminal.output(JSONOutput.line(document, command: "check", kind: "summary"))
+        } else {
+            show(document, arguments.operands[0], isQuiet: arguments.isQuiet)
+        }
+        return document.isClean ? .done : .damaged
+    }
+
+    static func runFsck(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        if arguments.has(.fsckVersion) {
+            Terminal.output("fsck.aegisfs \(Program.version)\n")
+            return .done
+        }
+        let path = arguments.operands[0]
+        let reporter = ProgressReporter(.none, command: "check", json: false, quiet: true)
+        let document = try check(path, reporter)
+        show(document, path, isQuiet: false)
+        return document.isClean ? .done : .damaged
+    }
+
+    private static func check(
+        _ path: String, _ reporter: ProgressReporter
+    ) throws(Failure) -> CheckDocument {
+        switch try Target.resolve(path) {
+        case .live(let mount):
+            let reply = try ControlClient.send(ControlRequest(command: .check), to: mount) {
+                reporter.update($0)
+            }
+            guard let document = reply.check else {
+                throw Failure(.failed, .badRequest, "the daemon answered without a result")
+            }
+            return document
+        case .offline:
+            let device = try DeviceAccess.open(path, .readOnly, notice: Terminal.notice)
+            defer { device.close() }
+            do throws(FSError) {
+                return CheckDocument(
+                    try Checker.check(device, modules: .standard) {
+                        reporter.update(ProgressReporter.Step($0))
+                    })
+            } catch { throw Failure(error, target: path) }
+        }
+    }
+
+    private static func show(_ document: CheckDocument, _ path: String, isQuiet: Bool) {
+        for finding in document.findings {
+            Terminal.output("\(finding.id) \(finding.severity): \(finding.message)\n")
+        }
+        if document.omittedFindings > 0 {
+            Terminal.output("... and \(document.omittedFindings) more findings\n")
+        }
+        guard !isQuiet else { return }
+        let contents =
+            "\(document.files) files, \(document.directories) directories, "
+            + "\(document.inodes) inodes, \(document.nodes) nodes, "
+            + SizeFormatter.string(document.dataBlocks << 12) + " of data"
+        let verdict =
+            document.isClean
+            ? "clean"
+            : "\(UInt64(document.findings.count) + document.omittedFindings) findings; "
+                + "'aegisfs explain ID' tells more"
+        Terminal.output("\(path): \(verdict)\n  \(contents)\n")
+    }
+}

@@ -1,0 +1,232 @@
+/// `aegisfs format`: probes, asks, sizes, wipes, formats; in this order, so that nothing is changed
+/// before everything is known.
+///
+/// - Invariant: without --force or a yes on a terminal, a target that holds anything is not changed.
+/// - Invariant: an image that this run created is removed again if it could not be formatted.
+internal import FSCore
+internal import FSModules
+internal import Glibc
+
+enum FormatVerb {
+    private struct Document: Encodable {
+        var target: String
+        var uuid: String
+        var label: String
+        var sizeBytes: UInt64
+        var blocks: UInt64
+        var blockSizeBytes: UInt64
+        var availableBytes: UInt64
+        var inodesEstimated: UInt64
+        var isDryRun: Bool
+        var replaced: [Signature]
+    }
+
+    static func run(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        let path = arguments.operands[0]
+        var options = FormatOptions()
+        options.label = arguments.value(.label) ?? ""
+        guard options.label.utf8.count <= Superblock.maximumLabelLength else {
+            throw .usage("--label: a label has at most \(Superblock.maximumLabelLength) bytes")
+        }
+        if let text = arguments.value(.uuid) {
+            guard let uuid = VolumeUUID(parsing: text) else {
+                throw .usage(
+                    "--uuid: '\(text)' is not a UUID",
+                    hint: "a UUID looks like 123e4567-e89b-42d3-a456-426614174000")
+            }
+            options.uuid = uuid
+        }
+        var size = try arguments.value(.size).map { (text) throws(Failure) in
+            try SizeParser.parse(text, option: "--size")
+        }
+        if size == 0 { size = nil }
+        if let size { try checkSize(size, path) }
+
+        let isNew = try checkTarget(path, size)
+        if isNew, let size, arguments.has(.dryRun) {
+            let summary = try step(path) { () throws(FSError) in
+                try VolumeFormatter.plan(byteCount: size, options: options)
+            }
+            show(summary, path, [], arguments)
+            return .done
+        }
+        if isNew { try create(path) }
+        do throws(Failure) {
+            return try format(path, size, options, isNew: isNew, arguments)
+        } catch {
+            if isNew { unlink(path) }
+            throw error
+        }
+    }
+
+    private static func checkSize(_ size: UInt64, _ path: String) throws(Failure) {
+        if size < VolumeFormatter.minimumByteCount {
+            throw Failure(.tooSmall(bytes: size, minimum: VolumeFormatter.minimumByteCount), target: path)
+        }
+        if size > VolumeFormatter.maximumByteCount {
+            throw Failure(.tooLarge(bytes: size, maximum: VolumeFormatter.maximumByteCount), target: path)
+        }
+    }
+
+    /// True if the image is still to be created.
+    private static func checkTarget(_ path: String, _ size: UInt64?) throws(Failure) -> Bool {
+        guard let status = fileStatus(path) else {
+            guard errno == ENOENT else { throw Target.missing(path, errno) }
+            guard size != nil else {
+                throw Failure(
+                    .notFound, .sizeMissing, "\(path) does not exist",
+                    hint: "'aegisfs format \(path) --size SIZE' makes a new image")
+            }
+            return true
+        }
+        guard status.isRegular || status.kind == S_IFBLK else {
+            throw Failure(
+                .failed, .wrongKindOfTarget, "\(path) is neither an image nor a block device")
+        }
+        if status.isRegular, status.st_size == 0, size == nil {
+            throw Failure(
+                .failed, .sizeMissing, "\(path) is empty",
+                hint: "'aegisfs format \(path) --size SIZE' gives it a size")
+        }
+        if DeviceUsage.uses(of: path).contains(where: { $0.kind != .attachedLoop }) {
+            throw DeviceAccess.busy(path)
+        }
+        return false
+    }
+
+    private static func create(_ path: String) throws(Failure) {
+        guard Descriptor.open(path, O_RDWR | O_CREAT | O_EXCL, mode: 0o644) != nil else {
+            throw .system("cannot create \(path)", errno)
+        }
+    }
+
+    private static func format(
+        _ path: String, _ size: UInt64?, _ options: FormatOptions, isNew: Bool,
+        _ arguments: Arguments
+    ) throws(Failure) -> ExitCode {
+        let device = try DeviceAccess.open(path, .readWrite, notice: Terminal.notice)
+        defer { device.close() }
+        let found = isNew ? [] : try Signatures.find(on: path)
+        if !isNew { try confirm(path, found, arguments) }
+        let oldSize = device.byteCount
+        var options = options
+        if let size {
+            if device.isBlockDevice {
+                guard size <= device.byteCount else {
+                    throw Failure(
+                        .failed, .sizeMismatch,
+                        "\(path) has \(arguments.size(device.byteCount)), "
+                            + "less than the \(arguments.size(size)) asked for",
+                        hint: "leave --size out to use the whole device")
+                }
+                options.byteCount = size
+            } else if !arguments.has(.dryRun) {
+                try step(path) { () throws(FSError) in try device.resize(to: size) }
+            }
+        }
+        let bytes = device.isBlockDevice ? size ?? oldSize : size ?? device.byteCount
+        try checkSize(bytes, path)
+        if arguments.has(.dryRun) {
+            let summary = try step(path) { () throws(FSError) in
+                try VolumeFormatter.plan(byteCount: bytes, options: options)
+            }
+            show(summary, path, found, arguments)
+            return .done
+        }
+        do throws(Failure) {
+            if found.contains(where: { !$0.type.hasPrefix("aegisfs") }) {
+                try Signatures.wipe(path)
+                Signatures.forgetPartitions(of: path)
+            }
+            let summary = try step(path) { () throws(FSError) in
+                try VolumeFormatter.format(device, modules: .standard, options: options)
+            }
+            show(summary, path, found, arguments)
+        } catch {
+            // An image that only grew gets its size back.
+            if !device.isBlockDevice, !isNew, oldSize < device.byteCount {
+                try? device.resize(to: oldSize)
+            }
+            throw error
+        }
+        return .done
+    }
+
+    private static func step<R>(
+        _ path: String, _ body: () throws(FSError) -> R
+    ) throws(Failure) -> R {
+        do throws(FSError) { return try body() } catch { throw Failure(error, target: path) }
+    }
+
+    /// Says what would be lost, and goes on only when told to.
+    private static func confirm(
+        _ path: String, _ found: [Signature], _ arguments: Arguments
+    ) throws(Failure) {
+        if arguments.has(.force) || arguments.has(.dryRun) { return }
+        let message: String
+        let id: MessageID
+        if !found.isEmpty {
+            message = "\(path) contains \(found.map(\.description).joined(separator: "; "))"
+            id = .signatureFound
+        } else if try Signatures.hasData(path) {
+            message = "\(path) contains data"
+            id = .dataFound
+        } else {
+            return
+        }
+        if Terminal.confirm("aegisfs: \(message). Erase it?") == true { return }
+        throw Failure(
+            .needsConfirmation, id, "\(message); nothing was changed",
+            hint: "--force formats it all the same")
+    }
+
+    private static func show(
+        _ summary: FormatSummary, _ path: String, _ replaced: [Signature], _ arguments: Arguments
+    ) {
+        let inodes = summary.availableBlocks * 4
+        if arguments.json {
+            Terminal.output(
+                JSONOutput.line(
+                    Document(
+                        target: path, uuid: summary.uuid.description, label: summary.label,
+                        sizeBytes: summary.byteCount, blocks: summary.blockCount,
+                        blockSizeBytes: UInt64(DiskFormat.blockSize),
+                        availableBytes: summary.availableBlocks << 12, inodesEstimated: inodes,
+                        isDryRun: arguments.has(.dryRun), replaced: replaced),
+                    command: "format"))
+        } else if !arguments.isQuiet {
+            for signature in replaced {
+                Terminal.output(
+                    "\(arguments.has(.dryRun) ? "would erase" : "erased")  \(signature.description)\n")
+            }
+            Terminal.output(
+                """
+                \(arguments.has(.dryRun) ? "would make" : "made") an AegisFS volume on \(path)
+                  uuid    \(summary.uuid)
+                  label   \(summary.label.isEmpty ? "(none)" : summary.label)
+                  size    \(arguments.size(summary.byteCount)), \(summary.blockCount) blocks of 4.0 KiB
+                  free    \(arguments.size(summary.availableBlocks << 12))
+                  inodes  made as needed; room for about \(inodes)
+
+                """)
+        }
+        if !arguments.isQuiet, !arguments.has(.dryRun) {
+            Terminal.notice(
+                "disk version \(DiskFormat.version) is in development: a later version of this "
+                    + "program may not read it [\(MessageID.inDevelopment.rawValue)]")
+        }
+    }
+}
+
+extension VolumeUUID {
+    /// The usual form, with or without dashes; nil if it is not 32 hexadecimal digits.
+    init?(parsing text: String) {
+        let digits = text.filter { $0 != "-" }
+        guard digits.utf8.count == 32, text.utf8.count == 32 || text.utf8.count == 36,
+            digits.utf8.allSatisfy({ Character(UnicodeScalar($0)).isHexDigit }),
+            let high = UInt64(digits.prefix(16), radix: 16),
+            let low = UInt64(digits.suffix(16), radix: 16)
+        else { return nil }
+        self.init(high: high, low: low)
+    }
+}

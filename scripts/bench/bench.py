@@ -1,0 +1,224 @@
+"""Measures AegisFS beside a trivial in-memory FUSE filesystem (the ceiling), ext4 on a loop
+device, fuse2fs and ntfs-3g, all on images in one folder of one host filesystem.
+
+All targets are mounted together on fresh volumes; then each workload runs on one target after the
+other, in an order that rotates with the round, with all caches dropped before each run. What
+drifts on the machine thus meets all targets alike, and ratios are taken inside a round. The
+table gives medians, spreads and ratios; the JSON file has every sample.
+
+Needs root (mounts, loop devices, dropping caches). Everything that was set up is taken down at
+the end, also after a failure or an interrupt.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True  # the modules beside this file leave no cache in the source tree
+import report
+import targets
+import workloads
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PROJECT = os.path.dirname(os.path.dirname(HERE))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        prog="bench", description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [kind.name for kind in targets.ALL]
+    parser.add_argument("--targets", default=",".join(names), help="of: " + ", ".join(names))
+    parser.add_argument("--workloads", help="only these, by name; what they build on runs too")
+    parser.add_argument("--aegisfs", metavar="BINARY",
+                        help="default: AEGISFS_BINARY, or the release build")
+    parser.add_argument("--compare", nargs=2, metavar=("BINARY_A", "BINARY_B"),
+                        help="measure two builds side by side; ratios are to A")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--files", type=int, default=20_000, help="of each small workload")
+    parser.add_argument("--per-directory", type=int, default=1000)
+    parser.add_argument("--processes", default="1,2", help="for the small workloads, a list")
+    parser.add_argument("--mebibytes", type=int, default=512, help="of the sequential workloads")
+    parser.add_argument("--tree", metavar="DIR", help="a real tree for tar (default: generated)")
+    parser.add_argument("--tree-files", type=int, default=8000, help="of the generated tree")
+    parser.add_argument("--image-size", type=int, default=8, metavar="GIB", help="sparse")
+    parser.add_argument("--work", metavar="DIR", help="for images; default: .build/bench")
+    parser.add_argument("--ceiling-options", metavar="OPTIONS", help="such as writeback")
+    parser.add_argument("--json", metavar="FILE", help="write all samples and the summary")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table")
+    parser.add_argument("--smoke", action="store_true",
+                        help="one tiny round, to see that everything works")
+    sizes = parser.parse_args()
+    if sizes.smoke:
+        sizes.rounds, sizes.files, sizes.per_directory = 1, 400, 100
+        sizes.mebibytes, sizes.tree_files, sizes.image_size = 8, 300, 1
+    sizes.processes = [int(number) for number in sizes.processes.split(",")]
+    return sizes
+
+
+def compile_programs(folder):
+    """Builds fsops and the ceiling; returns their paths, the ceiling's None without libfuse3."""
+    compiler = os.environ.get("CC", "cc")
+    fsops, ceiling = os.path.join(folder, "fsops"), os.path.join(folder, "ceiling")
+    common = [compiler, "-O2", "-Wall", "-Wextra"]
+    subprocess.run([*common, "-o", fsops, os.path.join(HERE, "fsops.c")], check=True)
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3"], capture_output=True,
+                           text=True, check=False)
+    if flags.returncode != 0:
+        return fsops, None
+    source = os.path.join(HERE, "ceiling.c")
+    subprocess.run([*common, "-o", ceiling, source, *flags.stdout.split(), "-lpthread"],
+                   check=True)
+    return fsops, ceiling
+
+
+def find_aegisfs(sizes):
+    for path in (sizes.aegisfs, os.environ.get("AEGISFS_BINARY"),
+                 os.path.join(PROJECT, ".build", "release", "aegisfs")):
+        if path and os.access(path, os.X_OK):
+            return os.path.abspath(path)
+    return None
+
+
+def choose_targets(sizes):
+    """The kinds of target that this run can measure; says on stderr which it must leave out."""
+    if sizes.compare:
+        builds = zip(("aegisfs-A", "aegisfs-B"), sizes.compare)
+        wanted = [targets.Ceiling, *(targets.AegisFS.with_binary(*build) for build in builds)]
+    else:
+        by_name = {kind.name: kind for kind in targets.ALL}
+        wanted = [by_name[name] for name in sizes.targets.split(",")]
+    for kind in wanted:
+        if kind.missing():
+            print(f"SKIPPED: {kind.name}: no {kind.missing()} here", file=sys.stderr)
+    return [kind for kind in wanted if not kind.missing()]
+
+
+def choose_workloads(sizes, everything):
+    """The chosen workloads with those before them whose files they need."""
+    if not sizes.workloads:
+        return everything
+    chosen = set(sizes.workloads.split(","))
+    unknown = chosen - {workload.name for workload in everything}
+    if unknown:
+        raise SystemExit(f"bench: no workload {', '.join(sorted(unknown))}")
+    before = {"stat": ["create"], "readdir": ["create"], "rename": ["create"],
+              "unlink": ["create"], "create4k": ["create", "unlink"], "rm -rf": ["tar"],
+              "seqread": ["seqwrite"]}
+    for name in list(chosen):
+        kind, slash, processes = name.partition("/")
+        chosen.update(needed + slash + processes for needed in before.get(kind, []))
+    return [workload for workload in everything if workload.name in chosen]
+
+
+def drop_caches():
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w") as file:
+        file.write("3")
+
+
+def run_round(number, kinds, table, work, size):
+    """One round on fresh volumes: every workload on every target. Returns the samples."""
+    samples, ready = [], []
+    with contextlib.ExitStack() as stack:
+        for kind in kinds:
+            target = kind(work, size)
+            stack.callback(target.close)
+            target.open()
+            ready.append(target)
+        for workload in table:
+            turn = number % len(ready)
+            for target in ready[turn:] + ready[:turn]:
+                sample = {"round": number, "target": target.name, "workload": workload.name}
+                drop_caches()
+                try:
+                    operations, seconds = workload.measure(target.directory)
+                    sample.update(operations=operations, seconds=round(seconds, 6))
+                    result = f"{operations / max(seconds, 1e-9):12,.0f} {workload.unit}/s"
+                except (workloads.WorkloadError, OSError) as error:
+                    sample["error"] = str(error)
+                    result = f"FAILED: {error}"
+                samples.append(sample)
+                print(f"round {number + 1}  {workload.name:12} {target.name:10} {result}",
+                      file=sys.stderr, flush=True)
+    return samples
+
+
+def measure(sizes, work):
+    """All rounds; returns the document that goes into the JSON file and the table."""
+    programs = os.path.join(work, "programs")
+    os.mkdir(programs)
+    fsops, targets.Ceiling.binary = compile_programs(programs)
+    targets.Ceiling.options = sizes.ceiling_options
+    targets.AegisFS.binary = find_aegisfs(sizes)
+    kinds = choose_targets(sizes)
+    if not kinds:
+        raise SystemExit("bench: nothing to measure")
+    archive = os.path.join(work, "tree.tar")
+    if sizes.tree:
+        members = workloads.archive_of(sizes.tree, archive)
+    else:
+        members = workloads.generated_archive(archive, sizes.tree_files)
+    table = choose_workloads(sizes, workloads.sequence(sizes, fsops, archive, members))
+    samples = []
+    for number in range(sizes.rounds):
+        samples += run_round(number, kinds, table, work, sizes.image_size << 30)
+    names = [kind.name for kind in kinds]
+    reference = "aegisfs-A" if sizes.compare else "ceiling" if "ceiling" in names else names[0]
+    rows = report.summarize(samples, names, table, reference)
+    document = {
+        "output_version": {"command": "bench", "major": 1, "minor": 0},
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": {"kernel": platform.release(), "cpus": os.cpu_count()},
+        "reference": reference,
+        "settings": {key: value for key, value in vars(sizes).items() if value is not None},
+        "archive_members": members,
+        "summary": rows,
+        "samples": samples,
+    }
+    return document, report.markdown(rows, names, table, reference)
+
+
+def stop(number, _frame):
+    """Leaves by way of every cleanup; a second signal must not interrupt those."""
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def main():
+    sizes = parse_arguments()
+    if os.geteuid() != 0:
+        raise SystemExit("bench: needs root, for mounts, loop devices and dropping caches")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    parent = sizes.work or os.path.join(PROJECT, ".build", "bench")
+    os.makedirs(parent, exist_ok=True)
+    work = tempfile.mkdtemp(prefix="run-", dir=parent)
+    try:
+        document, table = measure(sizes, work)
+    except targets.TargetError as error:
+        raise SystemExit(f"bench: {error}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(table)
+    for path, text in ((sizes.markdown, table), (sizes.json, json.dumps(document, indent=1))):
+        if path:
+            with open(path, "w") as file:
+                file.write(text)
+    failures = [row for row in document["summary"] if "failures" in row]
+    for row in failures:
+        print(f"{row['workload']} on {row['target']}: {row['failures'][0]}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
