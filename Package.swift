@@ -46,6 +46,7 @@ let package = Package(
         .target(name: "FSTestSupport", dependencies: ["FSCore", "FSModules", "CTestLinux"],
                 path: "Tests/FSTestSupport", exclude: ["CTestLinux"], swiftSettings: common),
         .testTarget(name: "FSCoreTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
+                    exclude: ["GoldenImages"],
                     swiftSettings: common),
         .testTarget(name: "FSSystemTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
                     swiftSettings: common),
