@@ -7,8 +7,8 @@ internal import Glibc
 
 enum BackingDeviceLimits {
     private static let values = [
-        // Four READs of the largest size under way.
-        (name: "read_ahead_kb", value: "4096"),
+        // The largest READ. A fault in a mapped file reads as much around it, hence no more.
+        (name: "read_ahead_kb", value: "1024"),
         (name: "max_ratio", value: "100"),
         (name: "strict_limit", value: "0"),
     ]

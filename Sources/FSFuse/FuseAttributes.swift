@@ -59,7 +59,9 @@ package enum FuseAttributes {
         if valid & FUSE_SET_ATTR_MODE != 0 { changes.mode = stat.st_mode & ModeBits.permissions }
         if valid & FUSE_SET_ATTR_UID != 0 { changes.userID = stat.st_uid }
         if valid & FUSE_SET_ATTR_GID != 0 { changes.groupID = stat.st_gid }
-        if valid & FUSE_SET_ATTR_SIZE != 0 { changes.size = UInt64(bitPattern: Int64(stat.st_size)) }
+        if valid & FUSE_SET_ATTR_SIZE != 0 {
+            changes.size = UInt64(bitPattern: Int64(stat.st_size))
+        }
         if valid & FUSE_SET_ATTR_ATIME_NOW != 0 {
             changes.accessTime = .now
         } else if valid & FUSE_SET_ATTR_ATIME != 0 {
@@ -103,7 +105,8 @@ package enum FuseInodeFlags {
     }
 
     /// `flags` with those replaced that have an extended form.
-    package static func replacing(_ flags: UInt32, with extended: UInt32) throws(FSError) -> UInt32 {
+    package static func replacing(_ flags: UInt32, with extended: UInt32) throws(FSError) -> UInt32
+    {
         var result = flags
         var unknown = extended
         for pair in pairs {

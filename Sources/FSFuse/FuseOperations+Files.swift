@@ -40,7 +40,8 @@ extension FuseOperations {
                 return request.fail(EOPNOTSUPP)
             }
             request.serve("fallocate", nodeID) { (fileSystem, inode) throws(FSError) in
-                try fileSystem.allocate(inode, at: UInt64(position: offset), count: UInt64(position: count), mode)
+                try fileSystem.allocate(
+                    inode, at: UInt64(position: offset), count: UInt64(position: count), mode)
                 request.succeed()
             }
         }
@@ -49,9 +50,11 @@ extension FuseOperations {
             request.serve("lseek", nodeID) { (fileSystem, inode) throws(FSError) in
                 switch whence {
                 case Int32(AEGIS_SEEK_DATA):
-                    request.reply(offset: try fileSystem.nextData(inode, from: UInt64(position: offset)))
+                    request.reply(
+                        offset: try fileSystem.nextData(inode, from: UInt64(position: offset)))
                 case Int32(AEGIS_SEEK_HOLE):
-                    request.reply(offset: try fileSystem.nextHole(inode, from: UInt64(position: offset)))
+                    request.reply(
+                        offset: try fileSystem.nextHole(inode, from: UInt64(position: offset)))
                 default:
                     request.fail(EINVAL)
                 }

@@ -93,18 +93,14 @@ public final class FuseSession: @unchecked Sendable {
     ///
     /// - Returns: 0, or the error number that ended it.
     public func run() -> Int32 {
-        let wakeUp = WakeUpSignal()
+        WakeUpSignal.letIn()
         let mayServe = lock.withLock {
             guard case .mounted = state, !exitRequested else { return false }
             state = .serving(pthread_self())
             return true
         }
-        var status: Int32 = 0
-        if mayServe {
-            status = serve()
-        }
+        let status = mayServe ? serve() : 0
         end()
-        wakeUp.restore()
         return status
     }
 
@@ -165,26 +161,18 @@ public final class FuseSession: @unchecked Sendable {
 
 /// The signal that wakes the thread in `fuse_session_loop_mt` from waiting for its workers, as
 /// libfuse's own handlers for SIGTERM would. SIGURG is ignored by default and sent by nobody else.
-private struct WakeUpSignal {
+private enum WakeUpSignal {
     static let number = SIGURG
-    private var handler = sigaction()
-    private var mask = sigset_t()
 
-    /// Lets the signal interrupt the calling thread.
-    init() {
-        var interrupting = sigaction()
-        interrupting.__sigaction_handler.sa_handler = { _ in }
-        sigaction(Self.number, &interrupting, &handler)
+    /// Lets the signal interrupt the calling thread. The handler stays: other sessions of the
+    /// process may need it.
+    static func letIn() {
+        var action = sigaction()
+        action.__sigaction_handler.sa_handler = { _ in }
+        sigaction(number, &action, nil)
         var only = sigset_t()
         sigemptyset(&only)
-        sigaddset(&only, Self.number)
-        pthread_sigmask(SIG_UNBLOCK, &only, &mask)
-    }
-
-    func restore() {
-        var handler = handler
-        var mask = mask
-        sigaction(Self.number, &handler, nil)
-        pthread_sigmask(SIG_SETMASK, &mask, nil)
+        sigaddset(&only, number)
+        pthread_sigmask(SIG_UNBLOCK, &only, nil)
     }
 }

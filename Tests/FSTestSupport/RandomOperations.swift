@@ -33,6 +33,8 @@ public struct Divergence: Error, CustomStringConvertible {
     public var operationNumber: Int
     public var problem: String
     public var trace: [String]
+    /// What the real filesystem answered, if it was one answer that differed.
+    public var outcome: Outcome?
 
     public var description: String {
         "seed \(seed), operation \(operationNumber): \(problem)\nlast operations:\n"
@@ -103,7 +105,11 @@ public final class RandomSession {
         if trace.count > Self.traceLength { trace.removeFirst() }
         let expectation = model.perform(operation)
         let outcome = try executor.perform(operation)
-        if let problem = expectation.mismatch(with: outcome) { throw divergence(problem) }
+        if let problem = expectation.mismatch(with: outcome) {
+            var found = divergence(problem)
+            found.outcome = outcome
+            throw found
+        }
         if case .failed = outcome { refusalCount += 1 }
     }
 }

@@ -1,5 +1,4 @@
-/// The command line's pure parts: parsing by the table, sizes, mount options, suggestions.
-import FSCore
+/// Parsing by the command table, what is derived from the table, and suggestions.
 import Testing
 
 @testable import aegisfs
@@ -48,6 +47,67 @@ import Testing
         }
     }
 
+    @Test func bundledLettersAndAttachedValues() throws {
+        let helper = CommandTable.helpers.first { $0.name == "mount.fuse.aegisfs" }!
+        let mount = try Arguments(
+            ["img", "dir", "-sno", "rw,dev", "-onoatime", "-v", "-v"], for: helper)
+        #expect(mount.values(.mountOptions) == ["rw,dev", "noatime"])
+        #expect(mount.has(.sloppy) && mount.has(.noTable))
+        let fsck = CommandTable.helpers.first { $0.name == "fsck.aegisfs" }!
+        let check = try Arguments(["-a", "-C8", "/dev/x"], for: fsck)
+        #expect(check.operands == ["/dev/x"])
+        #expect(check.value(.fsckProgress) == "8")
+    }
+
+    @Test func mistakesNameWhatWasMeant() throws {
+        func hint(_ tokens: [String], _ name: String) -> String {
+            do throws(Failure) {
+                _ = try Arguments(tokens, for: verb(name))
+                return "accepted"
+            } catch { return error.hint ?? "" }
+        }
+        #expect(hint(["--labl", "a", "x"], "format").contains("--label"))
+        #expect(hint(["superblok", "x"], "inspect").contains("superblock"))
+        #expect(hint(["--progress=jsn", "x"], "check").contains("json"))
+        #expect(hint([], "format").contains("aegisfs format"))
+    }
+
+    @Test func helpIsAskedForBeforeTheRestIsKnown() throws {
+        for tokens in [["--help"], ["-h"], ["node", "--help"]] {
+            #expect(try Arguments(tokens, for: verb("inspect")).has(.help))
+        }
+    }
+
+    /// The parser scans a verb's options before it knows the subverb.
+    @Test func optionsOfOneVerbAgree() {
+        for command in CommandTable.verbs + CommandTable.helpers {
+            let names = command.allOptions.map(\.long)
+            #expect(Set(names).count == names.count, "\(command.name): a long name twice")
+            let letters = command.allOptions.compactMap(\.short).map(String.init)
+                + names.filter { $0.count == 1 }
+            #expect(Set(letters).count == letters.count, "\(command.name): a letter twice")
+        }
+    }
+
+    @Test func theReferenceAndCompletionHaveEveryVerbButTheHidden() {
+        for command in CommandTable.verbs {
+            let isShown = !command.isHidden
+            #expect(HelpText.markdown.contains("## aegisfs \(command.name)\n") == isShown)
+            #expect(HelpText.bashCompletion.contains(command.name) == isShown)
+            #expect(HelpText.overview.contains("  \(command.name) ") == isShown)
+        }
+    }
+
+    @Test func exitCodesForFsckAndMount() {
+        #expect(ExitCode.damaged.fsckStatus == 4)
+        #expect(ExitCode.usage.fsckStatus == 16)
+        #expect(ExitCode.busy.fsckStatus == 8)
+        #expect(ExitCode.interrupted.fsckStatus == 32)
+        #expect(ExitCode.usage.mountStatus == 1)
+        #expect(ExitCode.notFound.mountStatus == 32)
+        #expect(ExitCode.done.mountStatus == 0 && ExitCode.done.fsckStatus == 0)
+    }
+
     @Test func messageIDsAreUnique() {
         let ids = MessageCatalogue.entries.map(\.id)
         #expect(Set(ids).count == ids.count)
@@ -57,57 +117,16 @@ import Testing
     }
 }
 
-@Suite struct SizeTests {
-    @Test(arguments: [
-        ("1", 1 << 30), ("0", 0), ("4K", 4096), ("4k", 4096), ("2GiB", 2 << 30), ("16MB", 16 << 20),
-        ("512B", 512), ("8E", 8 << 60),
-    ] as [(String, UInt64)])
-    func sizes(text: String, bytes: UInt64) throws {
-        #expect(try SizeParser.parse(text, option: "--size") == bytes)
-    }
-    @Test(arguments: ["", "G", "-1", "1.5G", "1X", "16E", "99999999999999999999", "1 G", "0x10"])
-    func nonsense(text: String) {
-        #expect(throws: Failure.self) { try SizeParser.parse(text, option: "--size") }
-    }
-    @Test func formatting() {
-        #expect(SizeFormatter.string(1023) == "1023 B")
-        #expect(SizeFormatter.string(1024) == "1.0 KiB")
-        #expect(SizeFormatter.string((1 << 30) - 1) == "1.0 GiB")
-        #expect(SizeFormatter.string(.max) == "16.0 EiB")
-        #expect(SizeFormatter.string(4096, exact: true) == "4096 B")
-        #expect(SizeFormatter.percentage(2, of: 1) == "100.0 %")
-    }
-}
-
-@Suite struct MountOptionsTests {
-    @Test func theLastWordWins() throws {
-        let options = try MountOptions(["ro,nosuid,noatime,commit=7", "rw,x-systemd.automount,nofail"])
-        #expect(!options.isReadOnly)
-        #expect(options.nosuid)
-        #expect(options.accessTime == .none)
-        #expect(options.commitSeconds == 7)
-        #expect(!options.words.contains("nofail"))
-    }
-    @Test(arguments: ["bogus", "commit=0", "commit=x", "cache=1K", "ro=1"])
-    func unknownWordsAreNamed(word: String) {
-        do throws(Failure) {
-            _ = try MountOptions([word])
-            Issue.record("'\(word)' was accepted")
-        } catch {
-            #expect(error.code == .usage)
-            #expect(error.message.contains(word.split(separator: "=")[0]))
-        }
-    }
-    @Test func sloppyPassesOverThem() throws {
-        #expect(try MountOptions(["bogus,ro"], sloppy: true).isReadOnly)
-    }
-}
-
 @Suite struct SuggestionTests {
     @Test func nearWordsAreFound() {
         let verbs = ["format", "mount", "umount", "status"]
         #expect(Suggestion.nearest(to: "fromat", among: verbs) == "format")
         #expect(Suggestion.nearest(to: "stat", among: verbs) == "status")
         #expect(Suggestion.nearest(to: "zzzz", among: verbs) == nil)
+    }
+    @Test func swappedNeighboursAreOneEdit() {
+        #expect(Suggestion.distance("ab", "ba") == 1)
+        #expect(Suggestion.distance("", "abc") == 3)
+        #expect(Suggestion.distance("kitten", "sitting") == 3)
     }
 }

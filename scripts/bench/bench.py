@@ -167,6 +167,10 @@ def measure(sizes, work):
         members = workloads.archive_of(sizes.tree, archive)
     else:
         members = workloads.generated_archive(archive, sizes.tree_files)
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"bench: others use this machine (load {load:.1f}): expect wide spreads",
+              file=sys.stderr)
     table = choose_workloads(sizes, workloads.sequence(sizes, fsops, archive, members))
     samples = []
     for number in range(sizes.rounds):
@@ -177,7 +181,7 @@ def measure(sizes, work):
     document = {
         "output_version": {"command": "bench", "major": 1, "minor": 0},
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"kernel": platform.release(), "cpus": os.cpu_count()},
+        "machine": {"kernel": platform.release(), "cpus": os.cpu_count(), "load": load},
         "reference": reference,
         "settings": {key: value for key, value in vars(sizes).items() if value is not None},
         "archive_members": members,

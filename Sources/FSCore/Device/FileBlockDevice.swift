@@ -23,6 +23,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
     // ioctl numbers of linux/fs.h, which are macros of no use to Swift.
     private static let blkGetSize64: UInt = 0x8008_1272
     private static let blkSectorSize: UInt = 0x1268
+    private static let blkReadOnlyGet: UInt = 0x125E
     private static let blkDiscard: UInt = 0x1277
 
     /// Opens `path`. Throws `.device(.open, errno:)`: EWOULDBLOCK or EBUSY if somebody else uses
@@ -58,6 +59,12 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
                 throw error
             }
             _ = unsafe ioctl(descriptor, Self.blkSectorSize, &sector)
+            var isWriteProtected: Int32 = 0
+            _ = unsafe ioctl(descriptor, Self.blkReadOnlyGet, &isWriteProtected)
+            if isWriteProtected != 0, access == .readWrite {
+                Glibc.close(descriptor)
+                throw .device(.open, errno: EROFS, offset: 0)
+            }
             byteCount = size & ~4095
         } else {
             guard unsafe fstat(descriptor, &status) == 0 else {

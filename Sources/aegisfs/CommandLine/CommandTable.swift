@@ -39,12 +39,12 @@ enum CommandTable {
         options: [.mountOptions, .readOnly, .foreground],
         operands: [
             OperandSpec("TARGET", "an image file or a block device"),
-            OperandSpec("DIR", "an empty directory", completion: .directories),
+            OperandSpec("DIR", "an empty directory", count: .optional, completion: .directories),
         ],
         examples: [
             Example("aegisfs mount test.img mnt", "read-write"),
             Example("aegisfs mount -o ro,noatime /dev/sdb1 /mnt", "with options"),
-            Example("aegisfs mount -o remount,ro test.img mnt", "make it read-only"),
+            Example("aegisfs mount -o remount,ro mnt", "make it read-only"),
         ],
         exitCodes: [.notFound, .busy], run: MountVerb.run)
 
@@ -116,7 +116,11 @@ enum CommandTable {
     private static let explain = CommandSpec(
         name: "explain", summary: "tell what a message id means",
         notes: ["Without ID it lists all of them."], options: [.json],
-        operands: [OperandSpec("ID", "such as AEGIS-0030", count: .optional)],
+        operands: [
+            OperandSpec(
+                "ID", "such as AEGIS-0030", count: .optional,
+                completion: .words(MessageCatalogue.entries.map(\.id)))
+        ],
         examples: [Example("aegisfs explain AEGIS-0030", "also: aegisfs explain 30")],
         run: ExplainVerb.run)
 

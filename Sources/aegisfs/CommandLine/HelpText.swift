@@ -53,34 +53,56 @@ enum HelpText {
         return text
     }
 
-    /// A completion script for bash.
+    /// A completion script for bash: verbs, then options, values of options, and operands.
     static var bashCompletion: String {
         let verbs = CommandTable.verbs.filter { !$0.isHidden }
-        var text = """
+        let names = verbs.map(\.name)
+        var values = ""
+        var words = ""
+        for verb in verbs {
+            for option in verb.allOptions {
+                guard case .required = option.argument else { continue }
+                let spellings = [option.name] + (option.short.map { ["-\($0)"] } ?? [])
+                let pattern = spellings.map { "'\(verb.name) \($0)'" }.joined(separator: "|")
+                // A value that may be anything is not to be taken for an operand.
+                values += "        \(pattern)) options= operands='\(list(option.choices))' files= ;;\n"
+            }
+            let operands = verb.operands + verb.subverbs.flatMap(\.operands)
+            let offered = verb.subverbs.map(\.name) + operands.flatMap { completions($0, names) }
+            let hasFiles = operands.contains { [.files, .directories].contains($0.completion) }
+            words += "        \(verb.name)) options='\(list(verb.allOptions.map(\.name)))'"
+            words += " operands='\(list(offered))' files=\(hasFiles ? "yes" : "") ;;\n"
+        }
+        return """
             # bash completion for aegisfs
             _aegisfs() {
-                local word=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]}
-                if [ "$COMP_CWORD" -eq 1 ]; then
-                    COMPREPLY=($(compgen -W "\(verbs.map(\.name).joined(separator: " "))" -- "$word"))
-                    return
-                fi
-                local words=
+                local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
+                local verb=${COMP_WORDS[1]} options= operands= files=
+                [ "$COMP_CWORD" -gt 1 ] || verb=
                 case $verb in
-
-            """
-        for verb in verbs {
-            let words = verb.allOptions.map(\.name) + verb.subverbs.map(\.name)
-            text += "        \(verb.name)) words=\"\(words.joined(separator: " "))\" ;;\n"
-        }
-        text += """
-                esac
-                COMPREPLY=($(compgen -W "$words" -- "$word") $(compgen -f -- "$word"))
+                    '') options='--help --version' operands='\(list(names))' ;;
+            \(words)    esac
+                case "$verb $before" in
+            \(values)    esac
+                case $word in -*) operands=$options files= ;; esac
+                mapfile -t COMPREPLY < <(
+                    compgen -W "$operands" -- "$word"
+                    if [ -n "$files" ]; then compgen -f -- "$word"; fi
+                )
             }
             complete -o filenames -F _aegisfs aegisfs
 
             """
-        return text
     }
+
+    private static func completions(_ operand: OperandSpec, _ verbs: [String]) -> [String] {
+        switch operand.completion {
+        case .files, .directories: []
+        case .verbs: verbs
+        case .words(let words): words
+        }
+    }
+    private static func list(_ words: [String]) -> String { words.joined(separator: " ") }
 
     private static func padded(_ text: String, _ width: Int) -> String {
         text + String(repeating: " ", count: max(width - text.count, 0))

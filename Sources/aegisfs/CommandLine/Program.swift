@@ -8,6 +8,13 @@ enum Program {
     static func run(_ arguments: [String]) -> Int32 {
         // A closed pipe or socket is an error of the write, not the end of the process.
         signal(SIGPIPE, SIG_IGN)
+        if let number = invalidArgument() {
+            let failure = Failure.usage(
+                "argument \(number) is not valid UTF-8",
+                hint: "names with other bytes can be reached by another path, such as a link")
+            failure.report(command: "aegisfs", json: arguments.contains("--json"))
+            return failure.code.rawValue
+        }
         let name = Paths.split(arguments.first ?? "aegisfs").name
         let rest = Array(arguments.dropFirst())
         if let helper = CommandTable.helpers.first(where: { $0.name == name }) {
@@ -35,6 +42,13 @@ enum Program {
             return failure.code.rawValue
         }
         return perform(command, Array(rest.dropFirst()))
+    }
+
+    /// The place of an argument that Swift would have to repair into the name of another file.
+    private static func invalidArgument() -> Int? {
+        (1..<max(1, Int(CommandLine.argc))).first { index in
+            CommandLine.unsafeArgv[index].map { String(validatingCString: $0) == nil } ?? false
+        }
     }
 
     private static func perform(_ command: CommandSpec, _ tokens: [String]) -> Int32 {

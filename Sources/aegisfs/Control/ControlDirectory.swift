@@ -16,15 +16,25 @@ enum ControlDirectory {
         {
             return runtime + "/aegisfs"
         }
-        return "/tmp/aegisfs-\(geteuid())"
+        return fallback + "\(geteuid())"
     }
+
+    /// For users without a runtime directory; their number follows.
+    private static let fallback = "/tmp/aegisfs-"
 
     /// Where daemons that this process may talk to can be: root finds those of other users, too.
     static var searched: [String] {
-        let others =
-            geteuid() == 0
-            ? directoryNames("/run/user").map { "/run/user/\($0)/aegisfs" } : [rootPath]
-        return [own] + others
+        guard geteuid() == 0 else { return [own, rootPath] }
+        let runtime = directoryNames("/run/user").map { "/run/user/\($0)/aegisfs" }
+        // Anybody can make a directory in /tmp: only the user of the number counts.
+        let temporary = directoryNames("/tmp").map { "/tmp/" + $0 }.filter { path in
+            guard path.hasPrefix(fallback), let user = uid_t(path.dropFirst(fallback.count)) else {
+                return false
+            }
+            let status = fileStatus(path, followLinks: false)
+            return status?.isDirectory == true && status?.st_uid == user
+        }
+        return [own] + runtime + temporary
     }
 
     /// Makes the user's directory if it is missing, and checks it.

@@ -91,6 +91,7 @@ final class ControlServer: @unchecked Sendable {
             clients.append(client)
             client.thread = WorkerThread { [self] in
                 serve(channel)
+                channel.hangUp()
                 lock.withLock { client.hasEnded = true }
             }
         }

@@ -1,6 +1,6 @@
 /// Lines over a connected stream socket, bounded in length and in time.
 ///
-/// Used by one thread at a time, except `stopReading`.
+/// Used by one thread at a time, except `stopReading` and `hangUp`.
 internal import FSCore
 internal import Glibc
 
@@ -39,14 +39,17 @@ final class LineChannel: @unchecked Sendable {
         let deadline = timeoutSeconds.map {
             monotonicNanoseconds() + UInt64($0) * 1_000_000_000
         }
+        // How much of the buffer is known to have no line end.
+        var searched = 0
         while true {
-            if let end = buffer.firstIndex(of: UInt8(ascii: "\n")) {
+            if let end = buffer[searched...].firstIndex(of: UInt8(ascii: "\n")) {
                 guard end <= limit else { throw .tooLong }
                 let line = Array(buffer[..<end])
                 buffer.removeSubrange(...end)
                 return line
             }
             guard buffer.count <= limit else { throw .tooLong }
+            searched = buffer.count
             try waitForInput(deadline)
             var chunk = [UInt8](repeating: 0, count: 16384)
             let count = recv(socket.raw, &chunk, chunk.count, 0)
@@ -92,4 +95,7 @@ final class LineChannel: @unchecked Sendable {
 
     /// Lets a thread that waits for the next line see the end of the stream.
     func stopReading() { shutdown(socket.raw, Int32(SHUT_RD)) }
+
+    /// Lets the other side see the end of the stream, whoever still has this channel.
+    func hangUp() { shutdown(socket.raw, Int32(SHUT_RDWR)) }
 }

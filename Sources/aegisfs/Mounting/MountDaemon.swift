@@ -18,14 +18,14 @@ final class MountDaemon: ControlService {
     }
 
     private let volume: Volume
-    private let device: FileBlockDevice
+    private let device: HeldDevice
     private let registration: MountRegistration
     private let session: FuseSession
     private let log: @Sendable (String) -> Void
 
     /// Opens and mounts. Signals that end the daemon must be blocked already.
     private init(
-        _ plan: Plan, volume: Volume, device: FileBlockDevice,
+        _ plan: Plan, volume: Volume, device: HeldDevice,
         log: @escaping @Sendable (String) -> Void, onReady: @escaping @Sendable () -> Void
     ) throws(Failure) {
         self.volume = volume
@@ -44,7 +44,7 @@ final class MountDaemon: ControlService {
                 state: .starting, outcome: nil))
         self.registration = registration
         var options = FuseMountOptions()
-        options.source = registration.current.device
+        options.source = plan.options.sourceName ?? registration.current.device
         options.ro = plan.options.isReadOnly
         options.allowOther = plan.options.allowOther
         options.nosuid = plan.options.nosuid
@@ -82,7 +82,7 @@ final class MountDaemon: ControlService {
         let volume: Volume
         do throws(FSError) {
             volume = try Volume.open(
-                device, modules: .standard, options: plan.options.openOptions, observer: relay)
+                device.device, modules: .standard, options: plan.options.openOptions, observer: relay)
         } catch {
             device.close()
             throw Failure(error, target: plan.target)

@@ -17,20 +17,24 @@ struct MountOptions: Equatable, Sendable {
     var accessTime = OpenOptions.AccessTimePolicy.relative
     var commitSeconds = 5
     var cacheBytes: UInt64?
+    /// What mount(8) shows as the source; nil shows the image or device.
+    var sourceName: String?
     /// The words as given, to hand on to the daemon.
     private(set) var words: [String] = []
 
     /// Accepted and without effect here: they are for mount(8), fstab(5) or the kernel's defaults.
     private static let ignored: Set<String> = [
         "defaults", "auto", "noauto", "nofail", "_netdev", "user", "users", "nouser", "owner",
-        "group", "async", "diratime", "nodiratime", "lazytime", "nolazytime", "iversion",
+        "group", "_rnetdev", "diratime", "nodiratime", "lazytime", "nolazytime", "iversion",
         "noiversion", "default_permissions", "mand", "nomand", "silent", "loud", "symfollow",
-        "comment", "fsname", "subtype", "norelatime",
+        "comment", "subtype", "norelatime",
+        // What mount(8) copies from /proc/mounts for a remount.
+        "user_id", "group_id", "rootmode", "fd", "max_read", "blksize",
     ]
     private static let known: [String] = [
         "ro", "rw", "remount", "nonempty", "allow_other", "noallow_other", "nosuid", "suid",
-        "nodev", "dev", "noexec", "exec", "sync", "dirsync", "writeback", "nowriteback", "noatime",
-        "atime", "relatime", "strictatime", "commit", "cache",
+        "nodev", "dev", "noexec", "exec", "sync", "async", "dirsync", "writeback", "nowriteback", "noatime",
+        "atime", "relatime", "strictatime", "commit", "cache", "fsname",
     ]
 
     /// - Parameter sloppy: pass over words that are not known, as `mount -s` asks.
@@ -59,12 +63,14 @@ struct MountOptions: Equatable, Sendable {
         case ("noexec", nil): noexec = true
         case ("exec", nil): noexec = false
         case ("sync", nil): sync = true
+        case ("async", nil): sync = false
         case ("dirsync", nil): dirsync = true
         case ("writeback", nil): writeback = true
         case ("nowriteback", nil): writeback = false
         case ("noatime", nil): accessTime = .none
         case ("atime", nil), ("relatime", nil): accessTime = .relative
         case ("strictatime", nil): accessTime = .strict
+        case ("fsname", let value?): sourceName = value
         case ("commit", let value?):
             guard let seconds = Int(value), (1...3600).contains(seconds) else {
                 throw .usage("commit: '\(value)' is not a number of seconds from 1 to 3600")
@@ -77,7 +83,9 @@ struct MountOptions: Equatable, Sendable {
             }
             cacheBytes = bytes
         default:
-            if Self.ignored.contains(name) || name.hasPrefix("x-") || sloppy {
+            if Self.ignored.contains(name) || name.hasPrefix("x-") || name.hasPrefix("X-")
+                || sloppy
+            {
                 words.removeLast()
                 return
             }

@@ -8,9 +8,13 @@ extension Failure {
         let sentence = "\(target): \(error.description)"
         switch error {
         case .notAVolume:
+            // What is there instead is worth more than advice to overwrite it.
+            let found = (try? Signatures.find(on: target))?.first
             self.init(
-                .notFound, .notAVolume, sentence,
-                hint: "'aegisfs format \(target)' makes it a volume, and destroys what it holds")
+                .notFound, .notAVolume,
+                found.map { "\(target) is not an AegisFS volume: it contains \($0.description)" }
+                    ?? sentence,
+                hint: "check the name; a new volume is made by 'aegisfs format'")
         case .unknownVersion:
             self.init(
                 .failed, .unknownVersion, sentence,

@@ -36,15 +36,12 @@ enum DeviceIdentity: Hashable, Codable, Sendable {
         "\(gnu_dev_major(dev_t(device))):\(gnu_dev_minor(dev_t(device)))"
     }
 
-    /// The identity itself, the file behind it if it is a loop device, and the loop devices whose
-    /// backing file it is.
+    /// The identity itself, the file behind it if it is a loop device, and all loop devices of the
+    /// same file.
     var aliases: Set<DeviceIdentity> {
-        var result: Set<DeviceIdentity> = [self]
-        for loop in LoopDevice.all() {
-            if loop.identity == self, let backing = loop.backing { result.insert(backing) }
-            if loop.backing == self { result.insert(loop.identity) }
-        }
-        return result
+        let loops = LoopDevice.all()
+        let file = loops.first { $0.identity == self }?.backing ?? self
+        return Set(loops.filter { $0.backing == file }.map(\.identity)).union([self, file])
     }
 }
 

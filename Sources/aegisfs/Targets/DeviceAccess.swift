@@ -6,6 +6,25 @@ internal import FSCore
 internal import FSModules
 internal import Glibc
 
+/// An open device and the locks that keep others away from its bytes by any name.
+///
+/// - Invariant: a loop device's backing file is locked with it, so that nobody opens the file, or
+///   another loop device upon it, meanwhile.
+final class HeldDevice: Sendable {
+    let device: FileBlockDevice
+    private let backing: [Descriptor]
+
+    init(_ device: FileBlockDevice, backing: [Descriptor]) {
+        self.device = device
+        self.backing = backing
+    }
+
+    func close() {
+        device.close()
+        for descriptor in backing { flock(descriptor.raw, LOCK_UN) }
+    }
+}
+
 enum DeviceAccess {
     private static let patienceMilliseconds = 30_000
     private static let noticeMilliseconds = 2_000
@@ -13,7 +32,7 @@ enum DeviceAccess {
 
     static func open(
         _ path: String, _ access: FileBlockDevice.Access, notice: (String) -> Void
-    ) throws(Failure) -> FileBlockDevice {
+    ) throws(Failure) -> HeldDevice {
         var waited = 0
         while true {
             guard let device = try openOnce(path, access) else {
@@ -32,9 +51,21 @@ enum DeviceAccess {
     /// nil if somebody holds it.
     private static func openOnce(
         _ path: String, _ access: FileBlockDevice.Access
-    ) throws(Failure) -> FileBlockDevice? {
+    ) throws(Failure) -> HeldDevice? {
         do throws(FSError) {
-            return try FileBlockDevice(path: path, access: access)
+            let device = try FileBlockDevice(path: path, access: access)
+            var backing: [Descriptor] = []
+            let own = DeviceIdentity(path: path)
+            for loop in LoopDevice.all() where loop.identity == own {
+                // A backing file that has no name any more cannot be opened by anybody else.
+                guard let file = Descriptor.open(loop.backingPath, O_RDONLY) else { continue }
+                guard file.tryLock(access == .readOnly ? .shared : .exclusive) else {
+                    device.close()
+                    return nil
+                }
+                backing.append(file)
+            }
+            return HeldDevice(device, backing: backing)
         } catch {
             if case .device(.open, let number, _) = error,
                 number == EWOULDBLOCK || number == EBUSY
@@ -87,13 +118,13 @@ enum DeviceAccess {
     }
 
     /// A volume for looking at, never for changing.
-    static func openVolume(reading path: String) throws(Failure) -> (FileBlockDevice, Volume) {
+    static func openVolume(reading path: String) throws(Failure) -> (HeldDevice, Volume) {
         let device = try open(path, .readOnly, notice: Terminal.notice)
         var options = OpenOptions()
         options.readOnly = true
         options.checkpointIntervalMilliseconds = 0
         do throws(FSError) {
-            return (device, try Volume.open(device, modules: .standard, options: options))
+            return (device, try Volume.open(device.device, modules: .standard, options: options))
         } catch {
             device.close()
             throw Failure(error, target: path)

@@ -36,7 +36,8 @@ enum Signatures {
                 let outcome = blkid_do_probe(probe)
                 if outcome == 1 { return }
                 guard outcome == 0 else { throw probeFailure(path) }
-                if let type = value(probe, "TYPE") ?? value(probe, "PTTYPE") {
+                let table = value(probe, "PTTYPE").map { "\($0) partition table" }
+                if let type = value(probe, "TYPE") ?? table {
                     found.append(
                         Signature(
                             type: type, label: value(probe, "LABEL"),

@@ -34,6 +34,14 @@ enum Target: Sendable {
         return entry
     }
 
+    /// Mounts whose daemon has died, or which belong to a user whose daemons cannot be seen.
+    static func deadMounts() -> [MountTable.Entry] {
+        let alive = Set(LiveMount.all().compactMap(\.record.mountDevice))
+        return (MountTable.current()?.entries ?? []).filter {
+            $0.isAegisFS && !alive.contains($0.device)
+        }
+    }
+
     static func missing(_ path: String, _ error: Int32) -> Failure {
         guard error == ENOENT || error == ENOTDIR else { return .system(path, error) }
         return Failure(
@@ -43,14 +51,21 @@ enum Target: Sendable {
 
     /// There is a mount, but no daemon that this user may talk to.
     private static func unreachable(_ path: String, _ mount: MountTable.Entry) -> Failure {
-        var statistics = statvfs()
-        if statvfs(mount.mountpoint, &statistics) != 0, errno == ENOTCONN {
+        if isDead(mount) {
             return Failure(
                 .failed, .endedUncleanly, "the daemon of the mount on \(path) has died",
                 hint: "'aegisfs umount \(path)' clears it away; then mount again")
         }
         return Failure(
             .failed, .controlUnreachable, "the daemon of the mount on \(path) cannot be reached",
-            hint: "it belongs to another user; run the command as root")
+            hint: geteuid() == 0
+                ? "it was started in another container or with another XDG_RUNTIME_DIR"
+                : "it belongs to another user; run the command as root")
+    }
+
+    /// Whether the daemon has gone and left its mount behind. Waits for a daemon that hangs.
+    static func isDead(_ mount: MountTable.Entry) -> Bool {
+        var statistics = statvfs()
+        return statvfs(mount.mountpoint, &statistics) != 0 && errno == ENOTCONN
     }
 }

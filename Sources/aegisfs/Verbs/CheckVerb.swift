@@ -48,7 +48,9 @@ enum CheckVerb {
         let reporter = ProgressReporter(
             arguments.progressMode, command: "check", json: arguments.json,
             quiet: arguments.isQuiet)
+        let interruption = interruption(arguments, reporter)
         let document = try check(arguments.operands[0], reporter)
+        interruption.end()
         reporter.finish()
         if arguments.json {
             Terminal.output(JSONOutput.line(document, command: "check", kind: "summary"))
@@ -65,9 +67,21 @@ enum CheckVerb {
         }
         let path = arguments.operands[0]
         let reporter = ProgressReporter(.none, command: "check", json: false, quiet: true)
+        let interruption = interruption(arguments, reporter)
         let document = try check(path, reporter)
+        interruption.end()
         show(document, path, isQuiet: false)
         return document.isClean ? .done : .damaged
+    }
+
+    /// Findings come at the end, so a check that was cancelled can tell only how far it was.
+    private static func interruption(
+        _ arguments: Arguments, _ reporter: ProgressReporter
+    ) -> Interruption {
+        Interruption(arguments) {
+            "cancelled \(reporter.cancellationNote()): whether \(arguments.operands[0]) is clean "
+                + "is not known; nothing was changed"
+        }
     }
 
     private static func check(
@@ -83,11 +97,11 @@ enum CheckVerb {
             }
             return document
         case .offline:
-            let device = try DeviceAccess.open(path, .readOnly, notice: Terminal.notice)
-            defer { device.close() }
+            let held = try DeviceAccess.open(path, .readOnly, notice: Terminal.notice)
+            defer { held.close() }
             do throws(FSError) {
                 return CheckDocument(
-                    try Checker.check(device, modules: .standard) {
+                    try Checker.check(held.device, modules: .standard) {
                         reporter.update(ProgressReporter.Step($0))
                     })
             } catch { throw Failure(error, target: path) }
@@ -103,12 +117,12 @@ enum CheckVerb {
         }
         guard !isQuiet else { return }
         let contents =
-            "\(document.files) files, \(document.directories) directories, "
-            + "\(document.inodes) inodes, \(document.nodes) nodes, "
+            "\(document.inodes) inodes, of these \(document.files) files and "
+            + "\(document.directories) directories; \(document.nodes) nodes, "
             + SizeFormatter.string(document.dataBlocks << 12) + " of data"
         let verdict =
             document.isClean
-            ? "clean"
+            ? "clean (all structures; the data of files is verified when it is read)"
             : "\(UInt64(document.findings.count) + document.omittedFindings) findings; "
                 + "'aegisfs explain ID' tells more"
         Terminal.output("\(path): \(verdict)\n  \(contents)\n")

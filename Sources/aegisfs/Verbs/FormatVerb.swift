@@ -50,9 +50,15 @@ enum FormatVerb {
             show(summary, path, [], arguments)
             return .done
         }
+        let interruption = Interruption(arguments) {
+            if isNew { unlink(path) }
+            return isNew
+                ? "interrupted; \(path) was removed again"
+                : "interrupted; format \(path) again before it is used"
+        }
         if isNew { try create(path) }
         do throws(Failure) {
-            return try format(path, size, options, isNew: isNew, arguments)
+            return try format(path, size, options, isNew: isNew, interruption, arguments)
         } catch {
             if isNew { unlink(path) }
             throw error
@@ -77,6 +83,14 @@ enum FormatVerb {
                     .notFound, .sizeMissing, "\(path) does not exist",
                     hint: "'aegisfs format \(path) --size SIZE' makes a new image")
             }
+            // A mistyped device: an image there would lie in memory and be gone after a reboot.
+            if let resolved = Paths.resolve(path), Paths.isInside(resolved, "/dev"),
+                !Paths.isInside(resolved, "/dev/shm")
+            {
+                throw Failure(
+                    .notFound, .targetMissing, "there is no device \(path)",
+                    hint: "'lsblk' lists the devices; an image is made outside /dev")
+            }
             return true
         }
         guard status.isRegular || status.kind == S_IFBLK else {
@@ -96,16 +110,23 @@ enum FormatVerb {
 
     private static func create(_ path: String) throws(Failure) {
         guard Descriptor.open(path, O_RDWR | O_CREAT | O_EXCL, mode: 0o644) != nil else {
+            if errno == ENOENT {
+                throw Failure(
+                    .notFound, .targetMissing,
+                    "cannot create \(path): its directory does not exist",
+                    hint: "'mkdir -p \(Paths.split(path).directory)' makes it")
+            }
             throw .system("cannot create \(path)", errno)
         }
     }
 
     private static func format(
         _ path: String, _ size: UInt64?, _ options: FormatOptions, isNew: Bool,
-        _ arguments: Arguments
+        _ interruption: Interruption, _ arguments: Arguments
     ) throws(Failure) -> ExitCode {
-        let device = try DeviceAccess.open(path, .readWrite, notice: Terminal.notice)
-        defer { device.close() }
+        let held = try DeviceAccess.open(path, .readWrite, notice: Terminal.notice)
+        let device = held.device
+        defer { held.close() }
         let found = isNew ? [] : try Signatures.find(on: path)
         if !isNew { try confirm(path, found, arguments) }
         let oldSize = device.byteCount
@@ -141,6 +162,7 @@ enum FormatVerb {
             let summary = try step(path) { () throws(FSError) in
                 try VolumeFormatter.format(device, modules: .standard, options: options)
             }
+            interruption.end()
             show(summary, path, found, arguments)
         } catch {
             // An image that only grew gets its size back.

@@ -15,7 +15,7 @@ enum MountVerb {
         var words = arguments.values(.mountOptions)
         if arguments.has(.readOnly) { words.append("ro") }
         return try mount(
-            arguments.operands[0], arguments.operands[1], try MountOptions(words),
+            arguments.operands[0], arguments.operand(1), try MountOptions(words),
             foreground: arguments.has(.foreground))
     }
 
@@ -25,13 +25,17 @@ enum MountVerb {
             arguments.values(.mountOptions), sloppy: arguments.has(.sloppy))
         if arguments.has(.fake) { return .done }
         return try mount(
-            arguments.operands[0], arguments.operands[1], options, foreground: false)
+            arguments.operands[0], arguments.operand(1), options, foreground: false)
     }
 
     private static func mount(
-        _ target: String, _ directory: String, _ options: MountOptions, foreground: Bool
+        _ target: String, _ directory: String?, _ options: MountOptions, foreground: Bool
     ) throws(Failure) -> ExitCode {
-        if options.isRemount { return try remount(directory, options) }
+        if options.isRemount { return try remount(target, directory, options) }
+        guard let directory else {
+            throw .usage(
+                "mount: DIR is missing", hint: "usage: aegisfs mount [options] TARGET DIR")
+        }
         let mountpoint = try Mountpoint.check(directory, allowsNonEmpty: options.allowsNonEmpty)
         guard fileStatus(target) != nil else { throw Target.missing(target, errno) }
         let plan = MountDaemon.Plan(
@@ -101,12 +105,15 @@ enum MountVerb {
             try MountDaemon.run(
                 plan, log: { channel.log("\(plan.mountpoint): \($0)") },
                 ready: {
-                    channel.send(JSONOutput.encode(ReadyDocument(failure: nil)))
+                    // Whoever wanted the mount has been interrupted: nobody else would end it.
+                    if !channel.send(JSONOutput.encode(ReadyDocument(failure: nil))) {
+                        kill(getpid(), SIGTERM)
+                    }
                     detach()
                 })
         } catch {
             // After readiness nobody listens any more; the record and the log have it.
-            channel.send(JSONOutput.encode(ReadyDocument(failure: FailureDocument(error))))
+            _ = channel.send(JSONOutput.encode(ReadyDocument(failure: FailureDocument(error))))
             return error.code
         }
         return .done
@@ -121,21 +128,42 @@ enum MountVerb {
     // MARK: Remount
 
     /// Writing off or on, in the volume and in the kernel; off in the order that loses nothing.
+    ///
+    /// - Parameter target: the mountpoint, or the device if a directory is given, too.
     private static func remount(
-        _ directory: String, _ options: MountOptions
+        _ target: String, _ given: String?, _ options: MountOptions
     ) throws(Failure) -> ExitCode {
+        let directory = given ?? target
         guard let mount = Target.mount(at: directory), let live = LiveMount.of(mount) else {
             throw Failure(
                 .notFound, .notMounted, "no AegisFS volume is mounted on \(directory)",
                 hint: "'aegisfs status' lists what is mounted")
         }
-        let request = ControlRequest(command: .remount, readOnly: options.isReadOnly)
+        if given != nil, let identity = DeviceIdentity(path: target),
+            !identity.aliases.contains(live.record.identity)
+        {
+            throw Failure(
+                .failed, .remountRefused,
+                "\(directory) is the mountpoint of \(live.record.device), not of \(target)")
+        }
+        // What is not named stays as it is; mount(2) would take it for the opposite.
+        let current = mount.options + mount.superOptions.filter { ["sync", "dirsync"].contains($0) }
+        let options = try MountOptions(current + options.words, sloppy: true)
+        func setVolumeReadOnly(_ flag: Bool) throws(Failure) {
+            _ = try ControlClient.send(
+                ControlRequest(command: .remount, readOnly: flag), to: live)
+        }
         if options.isReadOnly {
             try remountKernel(mount.mountpoint, options)
-            _ = try ControlClient.send(request, to: live)
+            try setVolumeReadOnly(true)
         } else {
-            _ = try ControlClient.send(request, to: live)
-            try remountKernel(mount.mountpoint, options)
+            try setVolumeReadOnly(false)
+            do throws(Failure) {
+                try remountKernel(mount.mountpoint, options)
+            } catch {
+                if mount.isReadOnly { try setVolumeReadOnly(true) }
+                throw error
+            }
         }
         return .done
     }
@@ -149,6 +177,8 @@ enum MountVerb {
         if options.nosuid { flags |= 2 }
         if options.nodev { flags |= 4 }
         if options.noexec { flags |= 8 }
+        if options.sync { flags |= 16 }
+        if options.dirsync { flags |= 128 }
         if options.accessTime == .none { flags |= 1024 }
         guard Glibc.mount("none", mountpoint, nil, flags, nil) == 0 else {
             let error = errno
@@ -167,11 +197,11 @@ private final class ReadyChannel: @unchecked Sendable {
     private var pipe: Descriptor?
     init(_ pipe: Descriptor) { self.pipe = pipe }
 
-    /// Once; the parent reads to the end.
-    func send(_ line: String) {
+    /// Once; the parent reads to the end. False if it has gone.
+    func send(_ line: String) -> Bool {
         lock.withLock {
-            _ = pipe?.write(Array((line + "\n").utf8))
-            pipe = nil
+            defer { pipe = nil }
+            return pipe?.write(Array((line + "\n").utf8)) ?? true
         }
     }
 

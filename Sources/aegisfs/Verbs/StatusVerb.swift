@@ -47,7 +47,8 @@ struct StatusDocument: Codable, Sendable {
     var lastCheckpointMicroseconds: UInt64
     var cache: Cache?
     var unlinkedInodes: UInt64
-    var isCleanlyUnmounted: Bool
+    /// How it was found: by the daemon when it mounted it, else just now.
+    var wasCleanlyUnmounted: Bool
     var errors: [ErrorCount]
 
     /// - Parameter mount: the daemon's record; nil for a volume that nobody has mounted.
@@ -81,7 +82,7 @@ struct StatusDocument: Codable, Sendable {
                 hits: status.cacheHits, misses: status.cacheMisses)
         }
         unlinkedInodes = status.orphans
-        isCleanlyUnmounted = status.cleanlyUnmounted
+        wasCleanlyUnmounted = status.cleanlyUnmounted
         errors = status.errors.map { ErrorCount(kind: $0.name, count: $0.count) }
 
         switch status.state {
@@ -95,7 +96,8 @@ struct StatusDocument: Codable, Sendable {
             see = MessageID.latched.rawValue
         } else if errors.contains(where: { $0.count > 0 }) {
             self.status = "Errors were counted on this volume."
-            action = "Run 'aegisfs check', and look into the system log for the device's errors."
+            action =
+                "The system log names the damaged places; 'aegisfs check' looks at the structure."
             see = MessageID.errorsCounted.rawValue
         } else if mount == nil, !status.cleanlyUnmounted {
             self.status = "The volume was not unmounted cleanly."
@@ -151,6 +153,10 @@ enum StatusVerb {
                 record.isReadOnly ? "ro" : "rw", record.mountpoint,
             ])
         }
+        for mount in Target.deadMounts() {
+            let mode = Target.isDead(mount) ? "dead" : "?"
+            table.add([mount.source, "-", "-", mode, mount.mountpoint])
+        }
         Terminal.output(table.text(header: !arguments.has(.noHeader)))
         return .done
     }
@@ -169,6 +175,7 @@ enum StatusVerb {
         if let mountpoint = document.mountpoint {
             lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)"))
         }
+        lines.append(("scan", "none is recorded on the volume"))
         let space = document.space
         let share = SizeFormatter.percentage(space.usedBytes, of: space.totalBytes) ?? "0.0 %"
         lines += [

@@ -15,29 +15,49 @@ enum UmountVerb {
             mount = found
             live = LiveMount.of(found)
         } else {
-            guard case .live(let daemon) = try Target.resolve(path) else {
-                throw Failure(
-                    .notFound, .notMounted, "\(path) is not mounted",
-                    hint: "'aegisfs status' lists what is mounted")
+            switch try Target.resolve(path) {
+            case .live(let daemon):
+                live = daemon
+                guard let entry = daemon.mount else {
+                    // Unmounted by somebody else; what is left is to wait.
+                    try wait(for: daemon, path)
+                    return .done
+                }
+                mount = entry
+            case .offline:
+                guard let dead = Target.deadMounts().first(where: { entry in
+                    Paths.resolve(path).map { Paths.areEqual($0, entry.source) } ?? false
+                }) else {
+                    throw Failure(
+                        .notFound, .notMounted, "\(path) is not mounted",
+                        hint: "'aegisfs status' lists what is mounted")
+                }
+                live = nil
+                mount = dead
             }
-            live = daemon
-            guard let entry = daemon.mount else {
-                // Unmounted by somebody else; what is left is to wait.
-                try wait(for: daemon, path)
-                return .done
-            }
-            mount = entry
         }
+        let isDead = live == nil && Target.isDead(mount)
         try detach(mount, lazily: arguments.has(.lazy))
         if arguments.has(.lazy) { return .done }
-        guard let live else {
+        if let live {
+            try wait(for: live, path)
+        } else if isDead {
             Terminal.notice(
                 "the mount on \(mount.mountpoint) is gone, but its daemon had died before "
                     + "[\(MessageID.endedUncleanly.rawValue)]")
             return .damaged
+        } else {
+            waitForLock(on: mount.source)
         }
-        try wait(for: live, path)
         return .done
+    }
+
+    /// Until nobody holds the device: all that can be seen of a daemon that has no record here.
+    private static func waitForLock(on source: String) {
+        guard DeviceIdentity(path: source) != nil,
+            let file = Descriptor.open(source, O_RDONLY | O_NONBLOCK)
+        else { return }
+        while !file.tryLock(.shared) { sleep(milliseconds: pollMilliseconds) }
     }
 
     private static func detach(_ mount: MountTable.Entry, lazily: Bool) throws(Failure) {
@@ -52,13 +72,17 @@ enum UmountVerb {
                     .failed, .unmountFailed, "fusermount3 could not be started",
                     hint: "install the package fuse3, or run as root")
             }
-            if status != 0 { error = MountTable.current()?.entry(at: mount.mountpoint) == nil ? 0 : EBUSY }
+            if status != 0, MountTable.current()?.entry(at: mount.mountpoint) != nil {
+                // Its exit status does not tell; it has printed the reason.
+                error = ProcessTable.users(of: mount).isEmpty ? EPERM : EBUSY
+            }
         }
         if error == 0 { return }
         guard error == EBUSY else {
             throw Failure(
                 .failed, .unmountFailed,
-                "cannot unmount \(mount.mountpoint): \(systemMessage(error))")
+                "cannot unmount \(mount.mountpoint): \(systemMessage(error))",
+                hint: error == EPERM ? "root can" : nil)
         }
         let users = ProcessTable.users(of: mount).filter { $0.id != getpid() }
         let names = users.prefix(8).map(\.description).joined(separator: ", ")
