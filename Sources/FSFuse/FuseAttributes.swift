@@ -105,8 +105,9 @@ package enum FuseInodeFlags {
     }
 
     /// `flags` with those replaced that have an extended form.
-    package static func replacing(_ flags: UInt32, with extended: UInt32) throws(FSError) -> UInt32
-    {
+    package static func replacing(
+        _ flags: UInt32, with extended: UInt32
+    ) throws(FSError) -> UInt32 {
         var result = flags
         var unknown = extended
         for pair in pairs {

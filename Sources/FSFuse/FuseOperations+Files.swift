@@ -41,7 +41,8 @@ extension FuseOperations {
             }
             request.serve("fallocate", nodeID) { (fileSystem, inode) throws(FSError) in
                 try fileSystem.allocate(
-                    inode, at: UInt64(position: offset), count: UInt64(position: count), mode)
+                    inode, at: UInt64(position: offset), count: UInt64(position: count), mode,
+                    dropPrivileges: request.isOrdinaryUser)
                 request.succeed()
             }
         }
@@ -68,7 +69,8 @@ extension FuseOperations {
                 let copied = try fileSystem.copyRange(
                     from: inode, at: UInt64(position: sourceOffset),
                     to: try FuseNodeID.inode(target), at: UInt64(position: targetOffset),
-                    count: min(UInt64(count), FuseOperations.maximumCopy))
+                    count: min(UInt64(count), FuseOperations.maximumCopy),
+                    dropPrivileges: request.isOrdinaryUser)
                 request.reply(written: Int(copied))
             }
         }

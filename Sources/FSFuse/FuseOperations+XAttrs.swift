@@ -15,7 +15,8 @@ extension FuseOperations {
         table.listxattr = { handle, nodeID, capacity in
             let request = FuseRequest(handle)
             request.serve("listxattr", nodeID) { (fileSystem, inode) throws(FSError) in
-                let names = try fileSystem.extendedAttributeNames(of: inode)
+                let names = try fileSystem.extendedAttributeNames(
+                    of: inode, includingTrusted: !request.isOrdinaryUser)
                 request.reply(attribute: names, capacity: capacity)
             }
         }

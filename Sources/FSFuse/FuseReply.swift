@@ -47,6 +47,15 @@ struct FuseRequest {
     /// What libfuse did not pass on.
     var notes: FuseRequestNotes { channel._withUnsafeGuaranteedRef { $0.thread.pointee.notes } }
 
+    /// Whether the caller is not root. The kernel names no capabilities, and with id-mapped mounts
+    /// allowed it leaves the user out of requests that make no inode: then the process tells.
+    var isOrdinaryUser: Bool {
+        if userID != UInt32.max { return userID != 0 }
+        var status = stat()
+        let process = fuse_req_ctx(handle).pointee.pid
+        return stat("/proc/\(process)", &status) != 0 || status.st_uid != 0
+    }
+
     /// An inode that the caller makes; `kind` replaces the file type if the mode names none.
     func newInode(mode: mode_t, kind: FileKind, device: DeviceNumber = .none) -> NewInode {
         let context = fuse_req_ctx(handle).pointee

@@ -26,14 +26,17 @@ import Testing
     private final class Gate: @unchecked Sendable {
         private let lock = Mutex()
         private var isOpen = false
-        private(set) var waiting = 0
+        private var waiting = 0
+        private var passed = 0
         func pass() {
             lock.withLock {
                 waiting += 1
                 lock.signalAll()
                 while !isOpen { lock.wait() }
+                passed += 1
             }
         }
+        var passedCount: Int { lock.withLock { passed } }
         func waitForVisitor() { lock.withLock { while waiting == 0 { lock.wait() } } }
         func open() {
             lock.withLock {
@@ -131,9 +134,10 @@ import Testing
             service.gate.open()
         }
         server.stop()
+        #expect(service.gate.passedCount == 1, "the request was still being carried out")
         opener.join()
         #expect(try reply(busy).type == .result)
-        #expect(throws: (any Error).self) { try idle.readLine(timeoutSeconds: 20) }
+        #expect(throws: LineChannel.ReadError.ended) { try idle.readLine(timeoutSeconds: 20) }
         #expect(fileStatus(path) == nil)
         #expect(throws: Failure.self) { try ControlSocket.connect(path) }
     }

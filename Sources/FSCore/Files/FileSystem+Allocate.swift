@@ -4,12 +4,14 @@ extension FileSystem {
     /// blocks: later writes into the range cannot run out of space. Long ranges are changed
     /// piece by piece, each piece atomically.
     public func allocate(
-        _ inode: InodeNumber, at offset: UInt64, count: UInt64, _ mode: AllocationMode
+        _ inode: InodeNumber, at offset: UInt64, count: UInt64, _ mode: AllocationMode,
+        dropPrivileges: Bool = false
     ) throws(FSError) {
         guard count > 0 else { throw .invalidArgument }
         guard offset <= DiskFormat.maximumFileSize,
             count <= DiskFormat.maximumFileSize - offset
         else { throw .fileTooLarge }
+        if dropPrivileges { try self.dropPrivileges(of: inode) }
         switch mode {
         case [.punchHole, .keepSize]:
             try clear(inode, offset, count)
@@ -20,6 +22,20 @@ extension FileSystem {
             try promise(inode, offset, count, keepSize: mode.contains(.keepSize))
         default:
             throw .notSupported
+        }
+    }
+
+    /// Takes away what a write by an ordinary user takes away, if there is anything to take.
+    private func dropPrivileges(of inode: InodeNumber) throws(FSError) {
+        let bits = ModeBits.setUserID | ModeBits.setGroupID
+        let present = try record(of: inode)
+        guard present.mode & bits != 0 || present.mayHaveAttributes else { return }
+        try change(inode, space: .freeing) { (transaction) throws(FSError) in
+            var record = try record(of: inode)
+            record.dropPrivileges()
+            try dropCapability(of: inode, record, transaction)
+            record.noteChanged(.now())
+            transaction.put(inode, record)
         }
     }
 
@@ -135,7 +151,7 @@ extension FileSystem {
     /// Each piece of 1 MiB is an operation of its own.
     public func copyRange(
         from source: InodeNumber, at sourceOffset: UInt64, to target: InodeNumber,
-        at targetOffset: UInt64, count: UInt64
+        at targetOffset: UInt64, count: UInt64, dropPrivileges: Bool = false
     ) throws(FSError) -> UInt64 {
         for inode in [source, target] {
             let record = try record(of: inode)
@@ -157,7 +173,9 @@ extension FileSystem {
             let wanted = Int(min(count - done, piece))
             let got = try read(source, at: sourceOffset + done, into: buffer.bytes.slice(0, wanted))
             guard got > 0 else { break }
-            _ = try write(target, at: targetOffset + done, buffer.view.slice(0, got))
+            _ = try write(
+                target, at: targetOffset + done, buffer.view.slice(0, got),
+                dropPrivileges: dropPrivileges)
             done += UInt64(got)
         }
         return done

@@ -57,6 +57,7 @@ extension FileSystem {
         guard FileKind(mode: new.mode) == .regular else { throw .invalidArgument }
         return try change(directory) { (transaction) throws(FSError) in
             let parent = try directoryRecord(directory)
+            try requireAdditions(parent)
             let inode = try volume.allocateInode()
             var record = try newRecord(new, kind: .regular, inode: inode, parent, directory, transaction)
             record.linkCount = 0

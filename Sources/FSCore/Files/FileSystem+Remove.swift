@@ -27,8 +27,8 @@ extension FileSystem {
             (found, transaction) throws(FSError) -> InodeNumber in
             var parent = try directoryRecord(directory)
             var record = try record(of: found.inode)
-            try allows(record)
             try requireRemovals(parent, record)
+            try allows(record)
             let now = Timestamp.now()
             try removeEntry(name, from: directory, transaction)
             parent.size -= min(parent.size, 1)

@@ -13,8 +13,11 @@ extension FileSystem {
         }
     }
 
-    /// listxattr(2): the names, each followed by a NUL.
-    public func extendedAttributeNames(of inode: InodeNumber) throws(FSError) -> [UInt8] {
+    /// listxattr(2): the names, each followed by a NUL; those of the trusted namespace only for who
+    /// may read them.
+    public func extendedAttributeNames(
+        of inode: InodeNumber, includingTrusted: Bool = true
+    ) throws(FSError) -> [UInt8] {
         try locks.shared(inode) { () throws(FSError) in
             let record = try record(of: inode)
             var names: [UInt8] = []
@@ -25,8 +28,10 @@ extension FileSystem {
                     (key, value) throws(FSError) in
                     guard key.offset & 0xFF == 0 else { return true }
                     let chunk = try AttributeRecord(decoding: value, inode: inode.rawValue)
-                    names.append(chunk.name)
-                    names.append(0)
+                    if includingTrusted || !chunk.name.hasPrefix("trusted.") {
+                        names.append(chunk.name)
+                        names.append(0)
+                    }
                     return true
                 }
             }
@@ -40,6 +45,7 @@ extension FileSystem {
         dropSetGroupID: Bool = false
     ) throws(FSError) {
         guard name.count >= 1, name.count <= 255 else { throw .invalidArgument }
+        try requireNamespace(name)
         guard value.count <= DiskFormat.maximumAttributeSize else { throw .attributeTooLarge }
         try change(inode) { (transaction) throws(FSError) in
             var record = try record(of: inode)
@@ -78,6 +84,16 @@ extension FileSystem {
             record.noteChanged(.now())
             transaction.put(inode, record)
         }
+    }
+
+    /// The namespaces of xattr(7); in the system namespace only the ACLs have a meaning.
+    private func requireNamespace(_ name: ByteView) throws(FSError) {
+        let namespaces: [StaticString] = ["user.", "trusted.", "security."]
+        for prefix in namespaces where name.hasPrefix(prefix) {
+            guard name.count > prefix.utf8CodeUnitCount else { throw .invalidArgument }
+            return
+        }
+        guard name.hasPrefix("system.posix_acl_") else { throw .notSupported }
     }
 
     // MARK: Items

@@ -52,6 +52,14 @@ public struct ByteView {
         return unsafe unsafeBytes.elementsEqual(other.unsafeBytes)
     }
 
+    /// Whether the bytes begin with those of an ASCII text.
+    package func hasPrefix(_ text: StaticString) -> Bool {
+        guard count >= text.utf8CodeUnitCount else { return false }
+        return (0..<text.utf8CodeUnitCount).allSatisfy {
+            unsafe self[$0] == text.utf8Start[$0]
+        }
+    }
+
     @inlinable
     public func toArray() -> [UInt8] { unsafe [UInt8](unsafeBytes) }
 

@@ -155,17 +155,24 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     /// Finds out, without changing anything, how many node addresses an update of `key` may take
     /// when up to `room` bytes are added in the whole transaction. Throws `.missing` for a node
     /// that is not resident.
-    func plan(_ key: Key, room: Int, isDelete: Bool) throws(TreeFault) -> Int {
+    ///
+    /// - Parameter counted: nodes that earlier updates of the transaction have accounted for: a
+    ///   node is touched once, however many of its items change.
+    func plan(
+        _ key: Key, room: Int, isDelete: Bool, _ counted: inout PlannedPages
+    ) throws(TreeFault) -> Int {
         var page = root
         var lower: Key?
         var upper: Key?
         var needed = 0
         var splits = 1
         while true {
-            if page.state != .dirty { needed += 1 }
+            if counted.insert(page), page.state != .dirty { needed += 1 }
             let limit = page.level == 0 ? room : room / 8 + 4 * Self.pointerItemSize
             if page.node.freeBytes < limit { splits += 2 } else if page.level > 0 { splits = 1 }
-            if isDelete, page.node.usedBytes < Self.mergeThreshold + DiskFormat.maximumValueSize {
+            // A node that grows sparse may be merged, which touches a neighbour.
+            if isDelete, !counted.isMergeCounted(page) {
+                counted.countMerge(page)
                 needed += 1
             }
             guard page.level > 0 else { break }
@@ -173,7 +180,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
             narrow(page, index, &lower, &upper)
             page = try child(page, index, lower, upper)
         }
-        return needed + (isDelete ? 1 : splits + 1)
+        return needed + (isDelete ? 0 : splits + 1)
     }
 
     static let pointerItemSize = NodePage.itemSize(NodePointer.maximumByteCount)
@@ -358,6 +365,36 @@ extension CopyOnWriteTree {
         let first = left.node.count
         left.node.append(right.node, 0..<right.node.count)
         if right.level > 0 { left.node.setKey(first, separator) }
+    }
+}
+
+/// The nodes that a plan has accounted for. Most transactions touch a handful, for which a scan of
+/// an array is the quickest set.
+struct PlannedPages {
+    private var few: [(page: ObjectIdentifier, merge: Bool)] = []
+    private var many: [ObjectIdentifier: Bool] = [:]
+    private static let fewLimit = 24
+
+    /// True if the page is new.
+    mutating func insert(_ page: Page) -> Bool {
+        let id = ObjectIdentifier(page)
+        if few.contains(where: { $0.page == id }) || many[id] != nil { return false }
+        if few.count < Self.fewLimit { few.append((id, false)) } else { many[id] = false }
+        return true
+    }
+
+    func isMergeCounted(_ page: Page) -> Bool {
+        let id = ObjectIdentifier(page)
+        return few.first { $0.page == id }?.merge ?? many[id] ?? false
+    }
+
+    mutating func countMerge(_ page: Page) {
+        let id = ObjectIdentifier(page)
+        if let index = few.firstIndex(where: { $0.page == id }) {
+            few[index].merge = true
+        } else {
+            many[id] = true
+        }
     }
 }
 

@@ -195,6 +195,18 @@ extension Volume {
         }
         let reusable = epochs.retire(cut.window.released)
         if !reusable.isEmpty { allocator.reuse(reusable) }
+        trimPool()
+    }
+
+    /// Gives back places that a large transaction has left in the pool; all of them when space is
+    /// short.
+    private func trimPool() {
+        let limit = allocator.freeBlocks > Self.plentyBlocks ? 2 * NodePool.target : 0
+        for place in pool.surplus(over: limit) {
+            for index in 0..<place.count {
+                allocator.cancel(BlockRun(place[index], DiskFormat.blocksPerNode))
+            }
+        }
     }
 
     private func persistentErrors() -> Superblock.ErrorCounters {

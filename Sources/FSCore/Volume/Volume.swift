@@ -208,7 +208,9 @@ public final class Volume: @unchecked Sendable {
         try waitForRoom()
         while true {
             var missing: NodeValidator.Expectation?
-            var needed = 0
+            // One for a root that collapses onto its only child.
+            var needed = 1
+            var counted = PlannedPages()
             treeLock.lockExclusive()
             do throws(FSError) { try requireWritable() } catch {
                 treeLock.unlock()
@@ -217,7 +219,8 @@ public final class Volume: @unchecked Sendable {
             do throws(TreeFault) {
                 for update in transaction.updates {
                     needed += try tree(update.tree).plan(
-                        update.key, room: transaction.growth, isDelete: update.value == nil)
+                        update.key, room: transaction.growth, isDelete: update.value == nil,
+                        &counted)
                 }
             } catch {
                 switch error {
@@ -292,12 +295,15 @@ public final class Volume: @unchecked Sendable {
         }
     }
 
+    /// So much free space that a few places held ahead of need do not matter: 256 MiB.
+    static let plentyBlocks: UInt64 = 65536
+
     private func refillPool(
         to needed: Int, _ space: SpaceClass, dirtyPages: Int
     ) throws(FSError) {
         // More than needed when space is plenty, so that most commits find the pool filled.
         let keep = floor(space, dirtyPages: dirtyPages)
-        let plenty = allocator.freeBlocks > keep + 65536
+        let plenty = allocator.freeBlocks > keep + Self.plentyBlocks
         let target = plenty ? max(needed, NodePool.target) + NodePool.target / 2 : needed
         while pool.count < target {
             pool.put(try allocator.allocateNode(keeping: keep))
@@ -421,6 +427,14 @@ final class NodePool: @unchecked Sendable {
     private var places: [ReplicaList] = []
 
     var count: Int { lock.withLock { places.count } }
+    /// Takes what is beyond `limit` out, the newest first.
+    func surplus(over limit: Int) -> [ReplicaList] {
+        lock.withLock {
+            let surplus = places.count > limit ? Array(places[limit...]) : []
+            places.removeLast(surplus.count)
+            return surplus
+        }
+    }
     func put(_ place: ReplicaList) { lock.withLock { places.append(place) } }
     /// Takes the oldest place, so that nodes of one window lie in order.
     func take() -> ReplicaList {

@@ -43,8 +43,8 @@ public enum VolumeFormatter {
         }
         let head = try writeRoot(.head) { page in
             var root = InodeRecord(
-                mode: FileKind.directory.modeBits | 0o755, userID: 0, groupID: 0, linkCount: 2,
-                time: now)
+                mode: FileKind.directory.modeBits | 0o755, userID: options.rootUserID,
+                groupID: options.rootGroupID, linkCount: 2, time: now)
             // The root is its own parent, as ".." of it says.
             root.parent = InodeNumber.root.rawValue
             let record = ByteBuffer(count: InodeRecord.byteCount)
@@ -120,6 +120,9 @@ public struct FormatOptions: Sendable {
     public var uuid: VolumeUUID?
     /// nil takes the whole device.
     public var byteCount: UInt64?
+    /// Owner of the root directory.
+    public var rootUserID: UInt32 = 0
+    public var rootGroupID: UInt32 = 0
     public init() {}
 }
 

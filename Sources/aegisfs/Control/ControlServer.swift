@@ -17,7 +17,6 @@ final class ControlServer: @unchecked Sendable {
     }
 
     private let path: String
-    private let listener: Descriptor
     private let wake: (read: Descriptor, write: Descriptor)
     private let service: any ControlService
     private let lock = Mutex()
@@ -28,10 +27,11 @@ final class ControlServer: @unchecked Sendable {
     init(path: String, service: any ControlService) throws(Failure) {
         self.path = path
         self.service = service
-        listener = try ControlSocket.listen(path)
+        let listener = try ControlSocket.listen(path)
         guard let wake = Descriptor.pipe() else { throw .system("cannot make a pipe", errno) }
         self.wake = wake
-        acceptor = WorkerThread { [self] in acceptClients() }
+        // The acceptor alone has the listener: when it ends, whoever still waits is disconnected.
+        acceptor = WorkerThread { [self] in acceptClients(listener) }
     }
 
     /// Ends all conversations: a request that is being carried out is finished first.
@@ -48,7 +48,7 @@ final class ControlServer: @unchecked Sendable {
         unlink(path)
     }
 
-    private func acceptClients() {
+    private func acceptClients(_ listener: Descriptor) {
         while true {
             var sources = [
                 pollfd(fd: listener.raw, events: Int16(POLLIN), revents: 0),

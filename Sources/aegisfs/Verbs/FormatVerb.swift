@@ -24,6 +24,9 @@ enum FormatVerb {
     static func run(_ arguments: Arguments) throws(Failure) -> ExitCode {
         let path = arguments.operands[0]
         var options = FormatOptions()
+        // Who formats an image may use it.
+        options.rootUserID = geteuid()
+        options.rootGroupID = getegid()
         options.label = arguments.value(.label) ?? ""
         guard options.label.utf8.count <= Superblock.maximumLabelLength else {
             throw .usage("--label: a label has at most \(Superblock.maximumLabelLength) bytes")
