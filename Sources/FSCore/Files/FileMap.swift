@@ -155,12 +155,14 @@ final class FileMap: @unchecked Sendable {
         _ transaction: Transaction, _ space: SpaceClass = .ordinary
     ) throws(FSError) {
         let range = block..<block + UInt64(source.count >> 12)
-        let overlapped = try extents(inode, range)
+        // A file without blocks, as every new one, has no map to look at.
+        let isEmpty = record.blocks == 0
+        let overlapped = isEmpty ? [] : try extents(inode, range)
         let promised = overlapped.reduce(0 as UInt64) { sum, extent in
             guard extent.record.kind == .promised else { return sum }
             return sum + min(extent.end, range.upperBound) - max(extent.block, range.lowerBound)
         }
-        let before = try previous(block, inode, overlapped)
+        let before = isEmpty ? nil : try previous(block, inode, overlapped)
         let goal = before.flatMap { extent -> BlockAddress? in
             guard extent.record.kind == .data else { return nil }
             return extent.record.replicas.first + (block - extent.block)

@@ -232,11 +232,12 @@ extension FileSystem {
         var isLast = false
     }
 
-    /// Copies up to `batchSize` entries out of the tree.
+    /// Copies some entries out of the tree: about as many as a page of the kernel's takes, since what
+    /// it does not take was looked up in vain.
     private func batch(
         _ directory: InodeNumber, after cookie: UInt64, withAttributes: Bool
     ) throws(FSError) -> Batch {
-        let batchSize = 128
+        let batchSize = withAttributes ? 24 : 128
         return try locks.shared(directory) { () throws(FSError) in
             var batch = Batch()
             var position: Key? = Key(directory, .directoryEntry, cookie >> 4)
