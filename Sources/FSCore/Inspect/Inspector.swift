@@ -107,7 +107,10 @@ public enum Inspector {
     ) throws(FSError) -> Value {
         let reader = try VolumeReader(device, modules)
         let buffer = ByteBuffer(count: DiskFormat.nodeSize)
-        guard block <= device.byteCount >> 12 else { throw .invalidArgument }
+        let last = device.byteCount >> 12
+        guard last >= DiskFormat.blocksPerNode, block <= last - DiskFormat.blocksPerNode else {
+            throw .invalidArgument
+        }
         try device.read(into: buffer.bytes, at: block << 12)
         let page = NodePage(buffer.bytes)
         let view = buffer.view

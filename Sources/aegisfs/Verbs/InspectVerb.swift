@@ -62,7 +62,19 @@ enum InspectVerb {
             let device = try FileBlockDevice(path: path, access: .readOnly, lock: false)
             defer { device.close() }
             value = try body(device)
-        } catch { throw Failure(error, target: path) }
+        } catch {
+            // What the other argument names is missing, not the target.
+            let other = arguments.operand(1) ?? ""
+            switch error {
+            case .noSuchEntry, .notDirectory:
+                throw Failure(.notFound, .targetMissing, "\(path) has no file \(other)")
+            case .stale:
+                throw Failure(.notFound, .targetMissing, "\(path) has no inode \(other)")
+            case .invalidArgument:
+                throw Failure(.notFound, .targetMissing, "block \(other) lies beyond the end of \(path)")
+            default: throw Failure(error, target: path)
+            }
+        }
         if arguments.json {
             Terminal.output(
                 JSONOutput.line(Document(result: JSONValue(value)), command: "inspect"))

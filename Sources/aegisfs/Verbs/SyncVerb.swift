@@ -1,5 +1,6 @@
 /// `aegisfs sync`: what sync(2) cannot do for a FUSE mount.
 internal import CLinux
+internal import FSCore
 internal import Glibc
 
 enum SyncVerb {
@@ -8,7 +9,10 @@ enum SyncVerb {
         switch try Target.resolve(path) {
         case .offline:
             // Nobody has it open: everything that was written is on the device.
-            _ = try DeviceAccess.openVolume(reading: path)
+            let (device, volume) = try DeviceAccess.openVolume(reading: path)
+            try? volume.close()
+            device.close()
+            if !arguments.isQuiet { Terminal.notice("\(path) is not mounted: nothing to do") }
         case .live(let mount):
             // The kernel's cache first: only what has reached the daemon can be made durable.
             if let directory = Descriptor.open(mount.record.mountpoint, O_RDONLY | O_DIRECTORY) {
