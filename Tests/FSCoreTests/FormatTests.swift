@@ -116,6 +116,46 @@ import Testing
     private static let directoryFingerprint: UInt64 = 0xB6C5F354
     private static let bitmapEntryFingerprint: UInt64 = 0x0C82B665
 
+    /// Values that no writer produces and on which arithmetic would trap later.
+    @Test func recordsBeyondTheirLimitsAreRefused() {
+        var directory = InodeRecord(
+            mode: 0o040755, userID: 0, groupID: 0, linkCount: 2,
+            time: Timestamp(seconds: 0, nanoseconds: 0))
+        directory.size = .max
+        let buffer = ByteBuffer(count: InodeRecord.byteCount)
+        directory.encode(buffer.bytes)
+        #expect(throws: FSError.self) { try InodeRecord(decoding: buffer.view, inode: 1) }
+
+        let pointer = NodePointer(
+            level: 0, sequence: SuperblockSequence(1), birth: BirthEpoch(1),
+            replicas: ReplicaList(BlockAddress(block: 200)), checksumKind: .crc32c)
+        let reader = ByteReader(buffer.view, .node, at: 0)
+        #expect(throws: FSError.self) {
+            try pointer.validate(DiskLayout(blockCount: 4096), reader)
+        }
+    }
+
+    /// A volume with times at the far end of the past can be read.
+    @Test func timesNearTheEndOfTimeAreRead() throws {
+        let device = MemoryBlockDevice(byteCount: 16 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        let volume = try Volume.open(device, modules: .standard)
+        let fs = volume.fileSystem
+        let made = try Array("f".utf8).withView {
+            try fs.create($0, in: .root, NewInode(mode: 0o100644))
+        }
+        _ = try [1].withView { try fs.write(made.inode, at: 0, $0) }
+        var changes = AttributeChanges()
+        let past = Timestamp(seconds: .min, nanoseconds: 0)
+        changes.accessTime = .at(Timestamp(seconds: .min + 5, nanoseconds: 0))
+        changes.modificationTime = .at(past)
+        changes.changeTime = past
+        _ = try fs.setAttributes(of: made.inode, changes)
+        let buffer = ByteBuffer(count: 4096)
+        #expect(try fs.read(made.inode, at: 0, into: buffer.bytes) == 1)
+        try volume.close()
+    }
+
     /// Published vectors: RFC 3720 B.4 for CRC32C, the reference implementation for SipHash-2-4.
     @Test func hashesMatchTheirVectors() {
         let zeros = [UInt8](repeating: 0, count: 32)

@@ -77,7 +77,7 @@ extension FileSystem {
             guard
                 record.accessTime <= record.modificationTime
                     || record.accessTime <= record.changeTime
-                    || now.seconds - record.accessTime.seconds >= day
+                    || record.accessTime.seconds <= now.seconds - day
             else { return }
         }
         guard record.flags & InodeFlags.noAccessTime == 0,

@@ -117,7 +117,8 @@ public struct InodeRecord: Equatable, Sendable {
         try reader.require(hashKind == (kind == .directory ? 1 : 0), "name hash kind")
         try reader.require(parent < InodeNumber.limit, "parent number")
         try reader.require(
-            size <= DiskFormat.maximumFileSize || kind == .directory, "size of \(size) bytes")
+            size <= (kind == .directory ? InodeNumber.limit : DiskFormat.maximumFileSize),
+            "size of \(size)")
         try reader.require(blocks <= DiskLayout.maximumBlocks, "\(blocks) blocks")
         if content == .inline {
             let limit =

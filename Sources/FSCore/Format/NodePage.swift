@@ -119,6 +119,15 @@ package struct NodePage {
         return max(index - 1, 0)
     }
 
+    /// Whether all keys lie in `lower ..< upper`; nil is no bound. Ranges of different slots do not
+    /// meet, so a node that is within two of them has been reached by a crafted pointer.
+    func isWithin(_ lower: Key?, _ upper: Key?) -> Bool {
+        guard count > 0 else { return lower == nil && upper == nil }
+        if let lower, key(0) < lower { return false }
+        if let upper, upper <= key(count - 1) { return false }
+        return true
+    }
+
     /// Bytes an item of this value length takes.
     static func itemSize(_ valueLength: Int) -> Int { slotSize + valueLength }
     /// Free bytes, counting what a compaction would win.

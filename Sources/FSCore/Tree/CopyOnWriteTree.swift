@@ -127,7 +127,9 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         let value = page.node.value(index)
         let address = BlockAddress(rawValue: value.u64(NodePointer.addressOffset))
         if let child = context.cache.find(address) {
-            guard child.level + 1 == page.level, child.tree == id else {
+            guard child.level + 1 == page.level, child.tree == id,
+                child.node.isWithin(lower, upper)
+            else {
                 throw .failed(
                     .corrupt(Corruption(.node, at: address.block << 12, "reached at two places")))
             }

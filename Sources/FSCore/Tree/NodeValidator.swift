@@ -66,14 +66,8 @@ package struct NodeValidator {
         }
         try reader.require(total == DiskFormat.nodeSize - heapStart, "values do not fill the heap")
         try tile(page, reader)
-        if count > 0 {
-            if let lower = expected.lower {
-                try reader.require(lower <= page.key(0), "key below the parent's range")
-            }
-            if let upper = expected.upper {
-                try reader.require(page.key(count - 1) < upper, "key above the parent's range")
-            }
-        }
+        try reader.require(
+            page.isWithin(expected.lower, expected.upper), "keys outside of the parent's range")
         if page.level > 0 {
             try reader.require(count > 0, "inner node without children")
             for index in 0..<count {
