@@ -39,6 +39,47 @@ import Testing
         #expect(report.findings.isEmpty, "seed \(seed): \(report.findings.prefix(5))")
     }
 
+    /// A checkpoint that ends gives spare places for nodes back; never those that a commit has just
+    /// counted on.
+    @Test func checkpointsEndBesideCommits() throws {
+        let device = MemoryBlockDevice(byteCount: 64 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        var options = OpenOptions()
+        options.checkpointIntervalMilliseconds = 0
+        let volume = try Volume.open(device, modules: .standard, options: options)
+        let failures = Failures()
+        let running = Countdown(3)
+        let threads = (0..<3).map { number in
+            WorkerThread {
+                do {
+                    let file = NewInode(mode: FileKind.regular.modeBits | 0o644)
+                    for step in 0..<3000 {
+                        let name = Array("\(number)-\(step % 50)".utf8)
+                        try name.withView { name in
+                            let made = try volume.fileSystem.create(name, in: .root, file)
+                            volume.fileSystem.release(made.inode, count: 1)
+                            try volume.fileSystem.unlink(name, in: .root)
+                        }
+                    }
+                } catch { failures.add("thread \(number): \(error)") }
+                running.down()
+            }
+        }
+        while !running.isZero { try volume.checkpoint() }
+        for thread in threads { thread.join() }
+        #expect(failures.all.isEmpty, "\(failures.all.prefix(5))")
+        try volume.close()
+        #expect(try Checker.check(device, modules: .standard).findings.isEmpty)
+    }
+
+    private final class Countdown: @unchecked Sendable {
+        private let lock = Mutex()
+        private var count: Int
+        init(_ count: Int) { self.count = count }
+        func down() { lock.withLock { count -= 1 } }
+        var isZero: Bool { lock.withLock { count == 0 } }
+    }
+
     private final class Failures: @unchecked Sendable {
         private let lock = Mutex()
         private var messages: [String] = []

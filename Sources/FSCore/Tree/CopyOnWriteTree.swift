@@ -329,9 +329,12 @@ package final class CopyOnWriteTree: @unchecked Sendable {
             root.node.initialize(level: 0, tree: id, uuid: context.internalUUID)
             context.restamp(root)
         }
-        while root.level > 0, root.node.count == 1, let only = residentChild(root, 0) {
+        // Only onto a node that has its new place already: a collapse takes none, so no plan counts it.
+        while root.level > 0, root.node.count == 1, let only = residentChild(root, 0),
+            only.state == .dirty
+        {
             let old = root
-            root = context.touch(only)
+            root = only
             context.discard(old)
         }
     }

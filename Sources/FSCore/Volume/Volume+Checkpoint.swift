@@ -199,10 +199,10 @@ extension Volume {
     }
 
     /// Gives back places that a large transaction has left in the pool; all of them when space is
-    /// short.
+    /// short. Under the tree lock: a commit that has counted the places holds it until it took them.
     private func trimPool() {
         let limit = allocator.freeBlocks > Self.plentyBlocks ? 2 * NodePool.target : 0
-        for place in pool.surplus(over: limit) {
+        for place in treeLock.exclusive({ pool.surplus(over: limit) }) {
             for index in 0..<place.count {
                 allocator.cancel(BlockRun(place[index], DiskFormat.blocksPerNode))
             }

@@ -208,8 +208,7 @@ public final class Volume: @unchecked Sendable {
         try waitForRoom()
         while true {
             var missing: NodeValidator.Expectation?
-            // One for a root that collapses onto its only child.
-            var needed = 1
+            var needed = 0
             var counted = PlannedPages()
             treeLock.lockExclusive()
             do throws(FSError) { try requireWritable() } catch {
