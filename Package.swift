@@ -21,35 +21,47 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CLinux", path: "Sources/FSCore/CLinux"),
-        .target(name: "FSCore", dependencies: ["CLinux"], exclude: ["CLinux"],
-                swiftSettings: strict),
+        .target(
+            name: "FSCore", dependencies: ["CLinux"], exclude: ["CLinux"],
+            swiftSettings: strict),
 
-        .systemLibrary(name: "CISAL", path: "Sources/FSModules/CISAL", pkgConfig: "libisal",
-                       providers: [.apt(["libisal-dev"])]),
-        .systemLibrary(name: "CCrypto", path: "Sources/FSModules/CCrypto", pkgConfig: "libcrypto",
-                       providers: [.apt(["libssl-dev"])]),
-        .target(name: "FSModules", dependencies: ["FSCore", "CISAL", "CCrypto"],
-                exclude: ["CISAL", "CCrypto"], swiftSettings: strict),
+        .systemLibrary(
+            name: "CISAL", path: "Sources/FSModules/CISAL", pkgConfig: "libisal",
+            providers: [.apt(["libisal-dev"])]),
+        .systemLibrary(
+            name: "CCrypto", path: "Sources/FSModules/CCrypto", pkgConfig: "libcrypto",
+            providers: [.apt(["libssl-dev"])]),
+        .target(
+            name: "FSModules", dependencies: ["FSCore", "CISAL", "CCrypto"],
+            exclude: ["CISAL", "CCrypto"], swiftSettings: strict),
 
-        .systemLibrary(name: "CFuse3", path: "Sources/FSFuse/CFuse3", pkgConfig: "fuse3",
-                       providers: [.apt(["libfuse3-dev"])]),
-        .target(name: "FSFuse", dependencies: ["FSCore", "CFuse3"],
-                exclude: ["CFuse3"], swiftSettings: common),
+        .systemLibrary(
+            name: "CFuse3", path: "Sources/FSFuse/CFuse3", pkgConfig: "fuse3",
+            providers: [.apt(["libfuse3-dev"])]),
+        .target(
+            name: "FSFuse", dependencies: ["FSCore", "CFuse3"],
+            exclude: ["CFuse3"], swiftSettings: common),
 
-        .systemLibrary(name: "CBlkid", path: "Sources/aegisfs/CBlkid", pkgConfig: "blkid",
-                       providers: [.apt(["libblkid-dev"])]),
-        .executableTarget(name: "aegisfs",
-                          dependencies: ["FSCore", "FSModules", "FSFuse", "CBlkid", "CLinux"],
-                          exclude: ["CBlkid"], swiftSettings: common),
+        .systemLibrary(
+            name: "CBlkid", path: "Sources/aegisfs/CBlkid", pkgConfig: "blkid",
+            providers: [.apt(["libblkid-dev"])]),
+        .executableTarget(
+            name: "aegisfs",
+            dependencies: ["FSCore", "FSModules", "FSFuse", "CBlkid", "CLinux"],
+            exclude: ["CBlkid"], swiftSettings: common),
 
         .systemLibrary(name: "CTestLinux", path: "Tests/FSTestSupport/CTestLinux"),
-        .target(name: "FSTestSupport", dependencies: ["FSCore", "FSModules", "CTestLinux"],
-                path: "Tests/FSTestSupport", exclude: ["CTestLinux"], swiftSettings: common),
-        .testTarget(name: "FSCoreTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
-                    exclude: ["GoldenImages"],
-                    swiftSettings: common),
-        .testTarget(name: "FSSystemTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
-                    swiftSettings: common),
-        .testTarget(name: "aegisfsTests", dependencies: ["FSTestSupport", "aegisfs"], swiftSettings: common),
+        .target(
+            name: "FSTestSupport", dependencies: ["FSCore", "FSModules", "CTestLinux"],
+            path: "Tests/FSTestSupport", exclude: ["CTestLinux"], swiftSettings: common),
+        .testTarget(
+            name: "FSCoreTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
+            exclude: ["GoldenImages"],
+            swiftSettings: common),
+        .testTarget(
+            name: "FSSystemTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
+            swiftSettings: common),
+        .testTarget(
+            name: "aegisfsTests", dependencies: ["FSTestSupport", "aegisfs"], swiftSettings: common),
     ]
 )

@@ -27,7 +27,9 @@ import Testing
             for _ in 0..<5 {
                 do {
                     let report = try Checker.check(volume)
-                    for finding in report.findings { failures.add("live: \(finding.id) \(finding.message)") }
+                    for finding in report.findings {
+                        failures.add("live: \(finding.id) \(finding.message)")
+                    }
                 } catch { failures.add("live check: \(error)") }
             }
         }
@@ -129,7 +131,9 @@ import Testing
             case 4:
                 let shared = Array("shared-\(random.below(10))".utf8)
                 shared.withView { name in
-                    if let made = try? fs.create(name, in: .root, file) { fs.release(made.inode, count: 1) }
+                    if let made = try? fs.create(name, in: .root, file) {
+                        fs.release(made.inode, count: 1)
+                    }
                 }
             default:
                 let shared = Array("shared-\(random.below(10))".utf8)

@@ -39,7 +39,8 @@ import Testing
     }
 
     /// Fixed places neither collide with each other nor with what may be allocated, at any size.
-    @Test(arguments: [4096, 32768, 32768 + 64, 65536 + 100, 8_388_608 * 2 + 77, 1 << 27] as [UInt64])
+    @Test(
+        arguments: [4096, 32768, 32768 + 64, 65536 + 100, 8_388_608 * 2 + 77, 1 << 27] as [UInt64])
     func fixedPlacesAreApart(blocks: UInt64) {
         let layout = DiskLayout(blockCount: blocks)
         var seen: Set<UInt64> = []

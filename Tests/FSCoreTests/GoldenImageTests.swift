@@ -46,7 +46,8 @@ import Testing
         let large = try lookup("large")
         #expect(try bytes(large.inode, 300_000) == Self.pattern)
         #expect(large.modificationTime == Timestamp(seconds: -1, nanoseconds: 999_999_999))
-        #expect(try fs.symbolicLinkTarget(of: lookup("symlink").inode) == Array("to/somewhere".utf8))
+        #expect(
+            try fs.symbolicLinkTarget(of: lookup("symlink").inode) == Array("to/somewhere".utf8))
         let value = try Array("user.long".utf8).withView {
             try fs.extendedAttribute($0, of: small.inode)
         }
@@ -58,7 +59,9 @@ import Testing
         try volume.close()
     }
 
-    private static let pattern = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
+    private static let pattern = (0..<300_000).map {
+        UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8)
+    }
 
     private static func write() throws {
         let device = MemoryBlockDevice(byteCount: byteCount)
@@ -70,7 +73,9 @@ import Testing
         options.checkpointIntervalMilliseconds = 0
         let volume = try Volume.open(device, modules: .standard, options: options)
         let fs = volume.fileSystem
-        func make(_ name: String, _ mode: UInt32, in directory: InodeNumber = .root) throws -> InodeNumber {
+        func make(_ name: String, _ mode: UInt32, in directory: InodeNumber = .root) throws
+            -> InodeNumber
+        {
             var new = NewInode(mode: mode)
             new.device = DeviceNumber(major: 7, minor: 300)
             let made = try Array(name.utf8).withView { try fs.create($0, in: directory, new) }
@@ -121,7 +126,9 @@ import Testing
         let file = [UInt8](try Data(contentsOf: path))
         #expect(file.count % 4104 == 0)
         for start in stride(from: 0, to: file.count, by: 4104) {
-            let number = file[start..<start + 8].reversed().reduce(0 as UInt64) { $0 << 8 | UInt64($1) }
+            let number = file[start..<start + 8].reversed().reduce(0 as UInt64) {
+                $0 << 8 | UInt64($1)
+            }
             try Array(file[start + 8..<start + 4104]).withView {
                 try device.write($0, at: number << 12)
             }

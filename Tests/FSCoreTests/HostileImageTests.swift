@@ -102,7 +102,9 @@ import Testing
                 switch choice {
                 case 0:
                     let new = NewInode(mode: FileKind.regular.modeBits | 0o644)
-                    if let made = try? fs.create(name, in: .root, new) { fs.release(made.inode, count: 1) }
+                    if let made = try? fs.create(name, in: .root, new) {
+                        fs.release(made.inode, count: 1)
+                    }
                 case 1: try? fs.unlink(name, in: .root)
                 case 2: try? fs.removeDirectory(name, in: .root)
                 case 3:
@@ -175,21 +177,27 @@ private final class SealedImage {
                 }
             }
             if index % 7 == 0 {
-                _ = try bytes("link-\(index)").withView { try fs.link(made.inode, as: $0, in: .root) }
+                _ = try bytes("link-\(index)").withView {
+                    try fs.link(made.inode, as: $0, in: .root)
+                }
             }
         }
         let directory = try bytes("dir").withView {
             try fs.create($0, in: .root, NewInode(mode: FileKind.directory.modeBits | 0o755))
         }
         for index in 0..<60 {
-            _ = try bytes("inner-\(index)").withView { try fs.create($0, in: directory.inode, file) }
+            _ = try bytes("inner-\(index)").withView {
+                try fs.create($0, in: directory.inode, file)
+            }
         }
         let large = try bytes("large").withView { try fs.create($0, in: .root, file) }
         let content = [UInt8](repeating: 9, count: 1_500_000)
         _ = try content.withView { try fs.write(large.inode, at: 0, $0) }
         let sparse = try bytes("sparse").withView { try fs.create($0, in: .root, file) }
         for index in 0..<40 {
-            _ = try content.withView { try fs.write(sparse.inode, at: UInt64(index) << 20, $0.slice(0, 5000)) }
+            _ = try content.withView {
+                try fs.write(sparse.inode, at: UInt64(index) << 20, $0.slice(0, 5000))
+            }
         }
         try fs.allocate(sparse.inode, at: 50 << 20, count: 100_000, [])
         _ = try bytes("link").withView { name in
@@ -203,12 +211,15 @@ private final class SealedImage {
         try bytes("orphan").withView { try fs.unlink($0, in: .root) }
     }
 
-    private func collect(_ pointer: NodePointer, _ tree: TreeID, _ parent: (node: Int, slot: Int)?) {
+    private func collect(_ pointer: NodePointer, _ tree: TreeID, _ parent: (node: Int, slot: Int)?)
+    {
         let index = nodes.count
         nodes.append(Node(pointer: pointer, tree: tree, parent: parent))
         guard pointer.level > 0 else { return }
         let buffer = ByteBuffer(count: DiskFormat.nodeSize)
-        guard (try? base.read(into: buffer.bytes, at: pointer.address.block << 12)) != nil else { return }
+        guard (try? base.read(into: buffer.bytes, at: pointer.address.block << 12)) != nil else {
+            return
+        }
         let page = NodePage(buffer.bytes)
         for slot in 0..<page.count {
             var reader = ByteReader(page.value(slot), .node, at: 0)

@@ -60,7 +60,9 @@ import Testing
             #expect(fs.orphans.count == 0, "round \(round)")
             try volume.checkpoint()
             let after = fs.statistics().freeBlocks
-            #expect(before - min(after, before) <= 64, "round \(round): \(before) before, \(after) after")
+            #expect(
+                before - min(after, before) <= 64,
+                "round \(round): \(before) before, \(after) after")
         }
         try volume.close()
         #expect(try Checker.check(device, modules: .standard).findings.isEmpty)
@@ -96,7 +98,9 @@ import Testing
             }
             try volume.checkpoint()
             let after = fs.statistics().freeBlocks
-            #expect(before - min(after, before) <= 64, "round \(round): \(before) before, \(after) after")
+            #expect(
+                before - min(after, before) <= 64,
+                "round \(round): \(before) before, \(after) after")
         }
         try volume.close()
         #expect(try Checker.check(device, modules: .standard).findings.isEmpty)
@@ -120,7 +124,9 @@ import Testing
         }
         let source = try make("source")
         let target = try make("target")
-        #expect(try fs.copyRange(from: source, at: 0, to: target, at: 0, count: 9000, dropPrivileges: true) == 9000)
+        #expect(
+            try fs.copyRange(
+                from: source, at: 0, to: target, at: 0, count: 9000, dropPrivileges: true) == 9000)
         #expect(try fs.attributes(of: target).mode & 0o7777 == 0o777)
         #expect(try fs.attributes(of: source).mode & 0o7777 == 0o6777)
         try volume.close()
@@ -135,7 +141,8 @@ import Testing
         #expect(throws: error) {
             try Array(name.utf8).withView { name in
                 try [1].withView {
-                    try volume.fileSystem.setExtendedAttribute(name, of: .root, $0, .createOrReplace)
+                    try volume.fileSystem.setExtendedAttribute(
+                        name, of: .root, $0, .createOrReplace)
                 }
             }
         }

@@ -50,7 +50,9 @@ import Testing
             // Items of no inode are damage to a check of files, but blocks must add up.
             try volume.close()
             let report = try Checker.check(device, modules: .standard)
-            let bad = report.findings.filter { $0.issue != .itemWithoutInode && $0.issue != .directoryRecordBad }
+            let bad = report.findings.filter {
+                $0.issue != .itemWithoutInode && $0.issue != .directoryRecordBad
+            }
             #expect(bad.isEmpty, "seed \(seed): \(bad)")
             volume = try Volume.open(device, modules: .standard, options: options)
         }

@@ -83,7 +83,8 @@ import Testing
         for command in CommandTable.verbs + CommandTable.helpers {
             let names = command.allOptions.map(\.long)
             #expect(Set(names).count == names.count, "\(command.name): a long name twice")
-            let letters = command.allOptions.compactMap(\.short).map(String.init)
+            let letters =
+                command.allOptions.compactMap(\.short).map(String.init)
                 + names.filter { $0.count == 1 }
             #expect(Set(letters).count == letters.count, "\(command.name): a letter twice")
         }

@@ -6,7 +6,9 @@ import Testing
 
 @Suite struct MountOptionsTests {
     @Test func theLastWordWins() throws {
-        let options = try MountOptions(["ro,nosuid,noatime,commit=7", "rw,x-systemd.automount,nofail"])
+        let options = try MountOptions([
+            "ro,nosuid,noatime,commit=7", "rw,x-systemd.automount,nofail",
+        ])
         #expect(!options.isReadOnly)
         #expect(options.nosuid)
         #expect(options.accessTime == .none)

@@ -4,10 +4,12 @@ import Testing
 @testable import aegisfs
 
 @Suite struct SizeTests {
-    @Test(arguments: [
-        ("1", 1 << 30), ("0", 0), ("4K", 4096), ("4k", 4096), ("2GiB", 2 << 30), ("16MB", 16 << 20),
-        ("512B", 512), ("8E", 8 << 60),
-    ] as [(String, UInt64)])
+    @Test(
+        arguments: [
+            ("1", 1 << 30), ("0", 0), ("4K", 4096), ("4k", 4096), ("2GiB", 2 << 30),
+            ("16MB", 16 << 20),
+            ("512B", 512), ("8E", 8 << 60),
+        ] as [(String, UInt64)])
     func sizes(text: String, bytes: UInt64) throws {
         #expect(try SizeParser.parse(text, option: "--size") == bytes)
     }

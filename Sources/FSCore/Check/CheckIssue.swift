@@ -69,122 +69,200 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     private var text: (Severity, String, String) {
         switch self {
         case .superblockCopyBad:
-            (.warning, "a superblock copy cannot be used",
-             "One of the four superblock copies is unreadable or damaged. The volume works from the others; the copy is written anew by one of the next two checkpoints.")
+            (
+                .warning, "a superblock copy cannot be used",
+                "One of the four superblock copies is unreadable or damaged. The volume works from the others; the copy is written anew by one of the next two checkpoints."
+            )
         case .inodeCountWrong:
-            (.error, "the superblock's count of inodes is wrong",
-             "The number of inodes in the tree is not the number in the superblock. Files are not affected.")
+            (
+                .error, "the superblock's count of inodes is wrong",
+                "The number of inodes in the tree is not the number in the superblock. Files are not affected."
+            )
         case .promisedCountWrong:
-            (.error, "the superblock's count of promised blocks is wrong",
-             "The blocks promised by fallocate do not add up to the superblock's count. Free space is shown too high or too low.")
+            (
+                .error, "the superblock's count of promised blocks is wrong",
+                "The blocks promised by fallocate do not add up to the superblock's count. Free space is shown too high or too low."
+            )
         case .nodeUnreadable:
-            (.fatal, "a tree node is damaged in all copies",
-             "Every copy of a metadata node is unreadable or fails its checksum. The files whose items it holds are lost or incomplete; restore them from a backup.")
+            (
+                .fatal, "a tree node is damaged in all copies",
+                "Every copy of a metadata node is unreadable or fails its checksum. The files whose items it holds are lost or incomplete; restore them from a backup."
+            )
         case .nodeReplicaBad:
-            (.warning, "one copy of a tree node is damaged",
-             "A metadata node fails its checksum in one of its places; the other copy is right and is used.")
+            (
+                .warning, "one copy of a tree node is damaged",
+                "A metadata node fails its checksum in one of its places; the other copy is right and is used."
+            )
         case .nodeSharedTwice:
-            (.fatal, "a tree node is reached from two places",
-             "Two parents point to one node. One of them shows wrong contents.")
+            (
+                .fatal, "a tree node is reached from two places",
+                "Two parents point to one node. One of them shows wrong contents."
+            )
         case .keysOutOfRange:
-            (.fatal, "keys of a node are outside of its range",
-             "A node holds keys that its parent places elsewhere; they cannot be found by a lookup.")
+            (
+                .fatal, "keys of a node are outside of its range",
+                "A node holds keys that its parent places elsewhere; they cannot be found by a lookup."
+            )
         case .unknownItem:
-            (.error, "an item of unknown type",
-             "The tree holds an item that this version does not know although no feature bit announces it.")
+            (
+                .error, "an item of unknown type",
+                "The tree holds an item that this version does not know although no feature bit announces it."
+            )
         case .bitmapUnreadable:
-            (.error, "a bitmap block is damaged in all copies",
-             "The allocation bitmap of a region cannot be read. The region is closed to allocation; its files can be read. The bitmap can be rebuilt from the tree.")
+            (
+                .error, "a bitmap block is damaged in all copies",
+                "The allocation bitmap of a region cannot be read. The region is closed to allocation; its files can be read. The bitmap can be rebuilt from the tree."
+            )
         case .blockNotAllocated:
-            (.fatal, "a block in use is not marked as allocated",
-             "A node or a file's data lies in blocks that the bitmap calls free: they could be overwritten. Copy the data elsewhere and do not write to the volume.")
+            (
+                .fatal, "a block in use is not marked as allocated",
+                "A node or a file's data lies in blocks that the bitmap calls free: they could be overwritten. Copy the data elsewhere and do not write to the volume."
+            )
         case .blockLeaked:
-            (.error, "blocks are marked as allocated but nothing uses them",
-             "Space is lost, data is not.")
+            (
+                .error, "blocks are marked as allocated but nothing uses them",
+                "Space is lost, data is not."
+            )
         case .blockUsedTwice:
-            (.fatal, "two references to one block",
-             "Two files, or a file and a node, use the same block. One of them shows wrong contents.")
+            (
+                .fatal, "two references to one block",
+                "Two files, or a file and a node, use the same block. One of them shows wrong contents."
+            )
         case .inodeRecordBad:
-            (.fatal, "an inode record is damaged",
-             "The record of an inode cannot be decoded; the file cannot be opened.")
+            (
+                .fatal, "an inode record is damaged",
+                "The record of an inode cannot be decoded; the file cannot be opened."
+            )
         case .itemWithoutInode:
-            (.error, "an item belongs to no inode",
-             "Data, names or attributes are stored for an inode number that has no record.")
+            (
+                .error, "an item belongs to no inode",
+                "Data, names or attributes are stored for an inode number that has no record."
+            )
         case .linkCountWrong:
-            (.error, "a link count is wrong",
-             "An inode's link count is not the number of its names (for a directory: two and one for each subdirectory).")
+            (
+                .error, "a link count is wrong",
+                "An inode's link count is not the number of its names (for a directory: two and one for each subdirectory)."
+            )
         case .blockCountWrong:
-            (.error, "an inode's block count is wrong",
-             "The blocks of a file's extents do not add up to the count in its inode.")
+            (
+                .error, "an inode's block count is wrong",
+                "The blocks of a file's extents do not add up to the count in its inode."
+            )
         case .inodeNumberTooHigh:
-            (.error, "an inode number is above the superblock's ceiling",
-             "The number could be given to a second inode.")
+            (
+                .error, "an inode number is above the superblock's ceiling",
+                "The number could be given to a second inode."
+            )
         case .inlineDataWrong:
-            (.fatal, "inline data has the wrong length",
-             "The bytes of a small file or symbolic link are not as many as its size says.")
+            (
+                .fatal, "inline data has the wrong length",
+                "The bytes of a small file or symbolic link are not as many as its size says."
+            )
         case .contentOfWrongKind:
-            (.error, "an inode holds what its kind cannot have",
-             "For example extents of a directory, or names in a regular file.")
+            (
+                .error, "an inode holds what its kind cannot have",
+                "For example extents of a directory, or names in a regular file."
+            )
         case .inodeUnreachable:
-            (.error, "an inode has no name",
-             "No directory has a name for an inode whose link count says that there is one.")
+            (
+                .error, "an inode has no name",
+                "No directory has a name for an inode whose link count says that there is one."
+            )
         case .orphanNotListed:
-            (.error, "an inode without a name is not on the orphan list",
-             "Its space is not given back by the next mount.")
+            (
+                .error, "an inode without a name is not on the orphan list",
+                "Its space is not given back by the next mount."
+            )
         case .orphanListWrong:
-            (.error, "the orphan list names an inode that is no orphan",
-             "The list entry is useless; the next mount removes it.")
+            (
+                .error, "the orphan list names an inode that is no orphan",
+                "The list entry is useless; the next mount removes it."
+            )
         case .directoryRecordBad:
-            (.fatal, "a directory entry is damaged",
-             "The names in the record cannot be read.")
+            (
+                .fatal, "a directory entry is damaged",
+                "The names in the record cannot be read."
+            )
         case .nameHashWrong:
-            (.error, "a name is stored under the wrong hash",
-             "The name is listed but cannot be opened.")
+            (
+                .error, "a name is stored under the wrong hash",
+                "The name is listed but cannot be opened."
+            )
         case .nameWithoutInode:
-            (.error, "a name points to an inode that does not exist",
-             "The file's inode is lost; the name is listed but cannot be opened.")
+            (
+                .error, "a name points to an inode that does not exist",
+                "The file's inode is lost; the name is listed but cannot be opened."
+            )
         case .nameKindWrong:
-            (.error, "a name says another kind than its inode",
-             "readdir shows a wrong d_type.")
+            (
+                .error, "a name says another kind than its inode",
+                "readdir shows a wrong d_type."
+            )
         case .directorySizeWrong:
-            (.error, "a directory's size is not its number of names",
-             "An empty directory may be refused by rmdir, or one with names accepted.")
+            (
+                .error, "a directory's size is not its number of names",
+                "An empty directory may be refused by rmdir, or one with names accepted."
+            )
         case .directoryParentWrong:
-            (.error, "a directory's parent is not the one that names it",
-             "'..' leads to the wrong directory.")
+            (
+                .error, "a directory's parent is not the one that names it",
+                "'..' leads to the wrong directory."
+            )
         case .nameNotRecorded:
-            (.error, "an inode's record of its names is wrong",
-             "Paths shown for this inode in reports may be wrong.")
+            (
+                .error, "an inode's record of its names is wrong",
+                "Paths shown for this inode in reports may be wrong."
+            )
         case .linkRecordBad:
-            (.error, "a link record is damaged",
-             "Paths shown for this inode in reports may be wrong.")
+            (
+                .error, "a link record is damaged",
+                "Paths shown for this inode in reports may be wrong."
+            )
         case .directoryLoop:
-            (.fatal, "directories form a loop",
-             "Directories contain each other and cannot be reached from the root.")
+            (
+                .fatal, "directories form a loop",
+                "Directories contain each other and cannot be reached from the root."
+            )
         case .duplicateName:
-            (.error, "a name stands twice in a directory",
-             "Only one of the two can be opened.")
+            (
+                .error, "a name stands twice in a directory",
+                "Only one of the two can be opened."
+            )
         case .extentRecordBad:
-            (.fatal, "an extent is damaged",
-             "A part of a file cannot be located.")
+            (
+                .fatal, "an extent is damaged",
+                "A part of a file cannot be located."
+            )
         case .extentsOverlap:
-            (.fatal, "extents of a file overlap",
-             "Two extents claim the same part of a file; one of them is wrong.")
+            (
+                .fatal, "extents of a file overlap",
+                "Two extents claim the same part of a file; one of them is wrong."
+            )
         case .extentFromFuture:
-            (.error, "an extent was born after the volume's epoch",
-             "Snapshots would not protect it rightly.")
+            (
+                .error, "an extent was born after the volume's epoch",
+                "Snapshots would not protect it rightly."
+            )
         case .attributeRecordBad:
-            (.fatal, "an extended attribute is damaged",
-             "The attribute cannot be read.")
+            (
+                .fatal, "an extended attribute is damaged",
+                "The attribute cannot be read."
+            )
         case .attributeChunksWrong:
-            (.fatal, "an extended attribute is incomplete",
-             "Parts of a long attribute value are missing or left over.")
+            (
+                .fatal, "an extended attribute is incomplete",
+                "Parts of a long attribute value are missing or left over."
+            )
         case .attributeHintWrong:
-            (.error, "an inode denies having attributes that it has",
-             "The attributes exist but are not shown.")
+            (
+                .error, "an inode denies having attributes that it has",
+                "The attributes exist but are not shown."
+            )
         case .accessControlListBad:
-            (.error, "a stored ACL is not valid",
-             "Access is decided by the mode bits alone.")
+            (
+                .error, "a stored ACL is not valid",
+                "Access is decided by the mode bits alone."
+            )
         }
     }
 }

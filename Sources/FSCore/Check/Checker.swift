@@ -137,7 +137,9 @@ private final class CheckRun {
 
     private func tell(_ phase: String) {
         progress(
-            CheckProgress(phase: phase, done: visitedBlocks, total: max(superblock.bitmapRoot.used, visitedBlocks)))
+            CheckProgress(
+                phase: phase, done: visitedBlocks,
+                total: max(superblock.bitmapRoot.used, visitedBlocks)))
     }
 
     // MARK: Trees
@@ -146,7 +148,8 @@ private final class CheckRun {
         let pointer = expected.pointer
         var isFresh = true
         for index in 0..<pointer.replicas.count {
-            if !mark(BlockRun(pointer.replicas[index], DiskFormat.blocksPerNode), .nodeSharedTwice) {
+            if !mark(BlockRun(pointer.replicas[index], DiskFormat.blocksPerNode), .nodeSharedTwice)
+            {
                 isFresh = false
             }
         }
@@ -163,7 +166,9 @@ private final class CheckRun {
         result.nodes += 1
         if result.nodes % 256 == 0 { tell("trees") }
         if page.level == 0 {
-            for index in 0..<page.node.count { item(page.node.key(index), page.node.value(index), expected.tree) }
+            for index in 0..<page.node.count {
+                item(page.node.key(index), page.node.value(index), expected.tree)
+            }
             return
         }
         for index in 0..<page.node.count {
@@ -283,7 +288,11 @@ private final class CheckRun {
         let decoded = try InodeRecord(decoding: value, inode: key.object)
         record = decoded
         result.inodes += 1
-        if decoded.isDirectory { result.directories += 1 } else if decoded.kind == .regular { result.files += 1 }
+        if decoded.isDirectory {
+            result.directories += 1
+        } else if decoded.kind == .regular {
+            result.files += 1
+        }
         if key.object >= superblock.inodeCeiling {
             report(.inodeNumberTooHigh, "inode \(key.object), ceiling \(superblock.inodeCeiling)")
         }
@@ -337,7 +346,8 @@ private final class CheckRun {
 
     private func link(_ key: Key, _ value: ByteView) throws(FSError) {
         for cookie in try LinkRecord.cookies(value, inode: key.object) {
-            inodes[key.object, default: Facts()].recordedNames &+= Self.mix(key.offset >> 16, cookie)
+            inodes[key.object, default: Facts()].recordedNames &+= Self.mix(
+                key.offset >> 16, cookie)
         }
     }
 
@@ -347,7 +357,9 @@ private final class CheckRun {
 
     private func names(_ key: Key, _ value: ByteView) throws(FSError) {
         if let record, !record.isDirectory {
-            report(.contentOfWrongKind, "inode \(key.object): names in something else than a directory")
+            report(
+                .contentOfWrongKind, "inode \(key.object): names in something else than a directory"
+            )
         }
         var seen: Set<[UInt8]> = []
         try DirectoryRecord.forEach(value, directory: key.object) { (entry) throws(FSError) in
@@ -382,7 +394,9 @@ private final class CheckRun {
             report(.extentRecordBad, "inode \(key.object): extent at offset \(key.offset)")
             return
         }
-        if start < extentEnd { report(.extentsOverlap, "inode \(key.object), offset \(key.offset)") }
+        if start < extentEnd {
+            report(.extentsOverlap, "inode \(key.object), offset \(key.offset)")
+        }
         extentEnd = start + UInt64(extent.blocks)
         blocks += UInt64(extent.blocks)
         switch extent.kind {
@@ -407,7 +421,9 @@ private final class CheckRun {
             return
         }
         if attributeRest != 0 { report(.attributeChunksWrong, "inode \(inode)") }
-        if hasAttributes, !record.mayHaveAttributes { report(.attributeHintWrong, "inode \(inode)") }
+        if hasAttributes, !record.mayHaveAttributes {
+            report(.attributeHintWrong, "inode \(inode)")
+        }
         if record.blocks != blocks {
             report(.blockCountWrong, "inode \(inode): \(record.blocks) recorded, \(blocks) found")
         }
@@ -427,11 +443,14 @@ private final class CheckRun {
 
     private func checkInodes() {
         let root = InodeNumber.root.rawValue
-        if inodes[root]?.hasRecord != true { report(.inodeRecordBad, "the root directory is missing") }
+        if inodes[root]?.hasRecord != true {
+            report(.inodeRecordBad, "the root directory is missing")
+        }
         for (number, facts) in inodes.sorted(by: { $0.key < $1.key }) {
             guard facts.hasRecord else {
                 if facts.names > 0 {
-                    report(.nameWithoutInode, "inode \(number), named by directory \(facts.namedBy)")
+                    report(
+                        .nameWithoutInode, "inode \(number), named by directory \(facts.namedBy)")
                 }
                 continue
             }
@@ -440,7 +459,9 @@ private final class CheckRun {
                 report(.nameKindWrong, "inode \(number)")
             }
             if number == root {
-                if facts.linkCount != 2 + facts.subdirectories { wrongLinks(number, facts, 2 + facts.subdirectories) }
+                if facts.linkCount != 2 + facts.subdirectories {
+                    wrongLinks(number, facts, 2 + facts.subdirectories)
+                }
                 if facts.names > 0 { report(.directoryLoop, "the root directory has a name") }
                 continue
             }
@@ -454,13 +475,21 @@ private final class CheckRun {
                 continue
             }
             if isDirectory {
-                if facts.names > 1 { report(.directoryLoop, "directory \(number) has \(facts.names) names") }
-                if facts.parent != facts.namedBy { report(.directoryParentWrong, "directory \(number)") }
-                if facts.linkCount != 2 + facts.subdirectories { wrongLinks(number, facts, 2 + facts.subdirectories) }
+                if facts.names > 1 {
+                    report(.directoryLoop, "directory \(number) has \(facts.names) names")
+                }
+                if facts.parent != facts.namedBy {
+                    report(.directoryParentWrong, "directory \(number)")
+                }
+                if facts.linkCount != 2 + facts.subdirectories {
+                    wrongLinks(number, facts, 2 + facts.subdirectories)
+                }
             } else if facts.linkCount != facts.names {
                 wrongLinks(number, facts, facts.names)
             }
-            if facts.foundNames != facts.recordedNames { report(.nameNotRecorded, "inode \(number)") }
+            if facts.foundNames != facts.recordedNames {
+                report(.nameNotRecorded, "inode \(number)")
+            }
         }
         for orphan in orphans.sorted() where inodes[orphan]?.hasRecord != true {
             report(.orphanListWrong, "inode \(orphan)")
@@ -482,7 +511,9 @@ private final class CheckRun {
     private func checkConnection(_ root: UInt64) {
         var connected: Set<UInt64> = [root]
         for (number, facts) in inodes
-        where facts.hasRecord && facts.mode & ModeBits.kind == FileKind.directory.modeBits && facts.names > 0 {
+        where facts.hasRecord && facts.mode & ModeBits.kind == FileKind.directory.modeBits
+            && facts.names > 0
+        {
             var way: Set<UInt64> = []
             var step = number
             while !connected.contains(step) {
@@ -526,19 +557,26 @@ private final class CheckRun {
             let lacks = need & ~have
             let extra = have & ~need
             if lacks != 0 {
-                if missing == 0 { example.missing = first + UInt64(word * 64 + lacks.trailingZeroBitCount) }
+                if missing == 0 {
+                    example.missing = first + UInt64(word * 64 + lacks.trailingZeroBitCount)
+                }
                 missing += UInt64(lacks.nonzeroBitCount)
             }
             if extra != 0 {
-                if leaked == 0 { example.leaked = first + UInt64(word * 64 + extra.trailingZeroBitCount) }
+                if leaked == 0 {
+                    example.leaked = first + UInt64(word * 64 + extra.trailingZeroBitCount)
+                }
                 leaked += UInt64(extra.nonzeroBitCount)
             }
         }
         if missing > 0 {
-            report(.blockNotAllocated, "region \(region): \(missing) blocks, the first is \(example.missing)")
+            report(
+                .blockNotAllocated,
+                "region \(region): \(missing) blocks, the first is \(example.missing)")
         }
         if leaked > 0, !hasUnreadableNodes {
-            report(.blockLeaked, "region \(region): \(leaked) blocks, the first is \(example.leaked)")
+            report(
+                .blockLeaked, "region \(region): \(leaked) blocks, the first is \(example.leaked)")
         }
     }
 }

@@ -21,7 +21,9 @@ final class FileMap: @unchecked Sendable {
         var end: UInt64 { block + UInt64(record.blocks) }
     }
 
-    static func key(_ inode: InodeNumber, _ block: UInt64) -> Key { Key(inode, .extent, block << 12) }
+    static func key(_ inode: InodeNumber, _ block: UInt64) -> Key {
+        Key(inode, .extent, block << 12)
+    }
 
     func decode(_ value: ByteView, _ inode: InodeNumber) throws(FSError) -> ExtentRecord {
         try ExtentRecord(decoding: value, inode: inode.rawValue, layout: volume.layout)
@@ -42,7 +44,9 @@ final class FileMap: @unchecked Sendable {
     ) throws(FSError) -> [Extent] {
         var found: [Extent] = []
         guard !range.isEmpty else { return found }
-        if let before = try extent(atOrBefore: range.lowerBound, inode), before.end > range.lowerBound {
+        if let before = try extent(atOrBefore: range.lowerBound, inode),
+            before.end > range.lowerBound
+        {
             found.append(before)
         }
         var position = Self.key(inode, found.last?.end ?? range.lowerBound) as Key?
@@ -168,7 +172,8 @@ final class FileMap: @unchecked Sendable {
             return extent.record.replicas.first + (block - extent.block)
         }
         let fresh = try store(
-            block, source, goal: goal, space, promised: promised == range.upperBound - range.lowerBound, transaction)
+            block, source, goal: goal, space,
+            promised: promised == range.upperBound - range.lowerBound, transaction)
         try replace(inode, range, overlapped, with: fresh, before, &record, transaction)
     }
 

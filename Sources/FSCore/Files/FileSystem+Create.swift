@@ -41,7 +41,8 @@ extension FileSystem {
             guard record.kind == .symbolicLink else { throw .invalidArgument }
             var target: [UInt8] = []
             for part in 0...1 where target.count < Int(record.size) {
-                target += try volume.value(Key(inode, .inlineData, UInt64(part))) { $0.toArray() } ?? []
+                target +=
+                    try volume.value(Key(inode, .inlineData, UInt64(part))) { $0.toArray() } ?? []
             }
             guard target.count == Int(record.size) else {
                 throw .corrupt(Corruption(.inode, at: inode.rawValue, "symbolic link is cut short"))
@@ -59,7 +60,8 @@ extension FileSystem {
             let parent = try directoryRecord(directory)
             try requireAdditions(parent)
             let inode = try volume.allocateInode()
-            var record = try newRecord(new, kind: .regular, inode: inode, parent, directory, transaction)
+            var record = try newRecord(
+                new, kind: .regular, inode: inode, parent, directory, transaction)
             record.linkCount = 0
             transaction.put(inode, record)
             addOrphan(inode, transaction)
@@ -79,7 +81,8 @@ extension FileSystem {
             try requireAdditions(parent)
             guard try entry(name, in: directory) == nil else { throw .entryExists }
             let inode = try volume.allocateInode()
-            var record = try newRecord(new, kind: kind, inode: inode, parent, directory, transaction)
+            var record = try newRecord(
+                new, kind: kind, inode: inode, parent, directory, transaction)
             fill(inode, &record, transaction)
             if kind == .directory {
                 guard parent.linkCount < DiskFormat.maximumLinkCount else { throw .tooManyLinks }

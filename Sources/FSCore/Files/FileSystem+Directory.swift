@@ -103,7 +103,8 @@ extension FileSystem {
         guard let free = (0..<UInt64(UInt16.max)).first(where: { !taken.contains($0) }) else {
             throw .tooManyLinks
         }
-        store([cookie], Key(inode, .link, LinkRecord.offset(parent: parent, page: free)), transaction)
+        store(
+            [cookie], Key(inode, .link, LinkRecord.offset(parent: parent, page: free)), transaction)
     }
 
     /// Forgets a name of an inode; if it was the one in the record, another takes its place.
@@ -116,7 +117,9 @@ extension FileSystem {
             record.nameCookie = 0
             // Directories and most files have one name only.
             guard record.linkCount > 0, !record.isDirectory else { return }
-            guard var page = try linkPages(of: inode, parent: nil, transaction).first else { return }
+            guard var page = try linkPages(of: inode, parent: nil, transaction).first else {
+                return
+            }
             record.parent = page.key.offset >> 16
             record.nameCookie = page.cookies.removeLast()
             store(page.cookies, page.key, transaction)

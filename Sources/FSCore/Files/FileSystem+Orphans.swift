@@ -10,7 +10,9 @@ final class OrphanSet: @unchecked Sendable {
 
     func insert(_ inode: InodeNumber) { lock.withLock { _ = inodes.insert(inode.rawValue) } }
     func remove(_ inode: InodeNumber) { lock.withLock { _ = inodes.remove(inode.rawValue) } }
-    func contains(_ inode: InodeNumber) -> Bool { lock.withLock { inodes.contains(inode.rawValue) } }
+    func contains(_ inode: InodeNumber) -> Bool {
+        lock.withLock { inodes.contains(inode.rawValue) }
+    }
     var count: Int { lock.withLock { inodes.count } }
 }
 

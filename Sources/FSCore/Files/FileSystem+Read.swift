@@ -34,7 +34,8 @@ extension FileSystem {
         guard record.size > 0 else { return [] }
         let bytes = try volume.value(Key(inode, .inlineData)) { $0.toArray() }
         guard let bytes, bytes.count == Int(record.size) else {
-            throw .corrupt(Corruption(.inode, at: inode.rawValue, "inline data has the wrong length"))
+            throw .corrupt(
+                Corruption(.inode, at: inode.rawValue, "inline data has the wrong length"))
         }
         return bytes
     }

@@ -106,7 +106,9 @@ extension FileSystem {
     }
 
     /// Finds an attribute and reads it whole.
-    func storedAttribute(_ name: ByteView, of inode: InodeNumber) throws(FSError) -> StoredAttribute? {
+    func storedAttribute(_ name: ByteView, of inode: InodeNumber) throws(FSError)
+        -> StoredAttribute?
+    {
         let hash = hash(name)
         let first = Key(inode, .attribute, AttributeRecord.offset(hash: hash, ordinal: 0, chunk: 0))
         let last = Key(

@@ -66,7 +66,8 @@ public final class FileSystem: @unchecked Sendable {
     func record(
         of inode: InodeNumber, in transaction: Transaction? = nil
     ) throws(FSError) -> InodeRecord {
-        let record = try volume.value(Key(inode, .inode), in: transaction) { (value) throws(FSError) in
+        let record = try volume.value(Key(inode, .inode), in: transaction) {
+            (value) throws(FSError) in
             try InodeRecord(decoding: value, inode: inode.rawValue)
         }
         guard let record else { throw .stale }
@@ -134,7 +135,9 @@ final class InodeLocks: @unchecked Sendable {
     private let stripes = (0..<stripeCount).map { _ in ReadWriteLock() }
 
     @inline(__always)
-    private func stripe(_ inode: InodeNumber) -> Int { Int(inode.rawValue % UInt64(Self.stripeCount)) }
+    private func stripe(_ inode: InodeNumber) -> Int {
+        Int(inode.rawValue % UInt64(Self.stripeCount))
+    }
 
     func shared<R, E: Error>(_ inode: InodeNumber, _ body: () throws(E) -> R) throws(E) -> R {
         try stripes[stripe(inode)].shared(body)

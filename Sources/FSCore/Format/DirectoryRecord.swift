@@ -49,7 +49,8 @@ package struct DirectoryRecord {
             let length = Int(try reader.u8())
             try reader.require(length > 0, "empty name")
             let name = try reader.bytes(length)
-            try reader.require(DirectoryRecord.isValid(name: name), "name with '/' or NUL, or . or ..")
+            try reader.require(
+                DirectoryRecord.isValid(name: name), "name with '/' or NUL, or . or ..")
             let entry = Entry(inode: InodeNumber(inode), kind: kind, ordinal: ordinal, name: name)
             if try !body(entry) { return }
         }

@@ -65,7 +65,9 @@ public struct DiskLayout: Sendable, Equatable {
 
     /// The places of the pair that takes sequence numbers congruent to `pair` (0 or 1): one in the
     /// front, one at the end of a device of `blockCount` blocks.
-    public static func superblockPlaces(pair: Int, blockCount: UInt64) -> (front: UInt64, end: UInt64) {
+    public static func superblockPlaces(pair: Int, blockCount: UInt64) -> (
+        front: UInt64, end: UInt64
+    ) {
         pair == 0 ? (16, blockCount - 1) : (32, blockCount - 17)
     }
 

@@ -41,7 +41,10 @@ public struct ExtentRecord: Equatable, Sendable {
         self.sumKind = sumKind
     }
 
-    init(blocks: UInt32, birth: BirthEpoch, replicas: ReplicaList, sumKind: ChecksumKind, sums: [UInt8]) {
+    init(
+        blocks: UInt32, birth: BirthEpoch, replicas: ReplicaList, sumKind: ChecksumKind,
+        sums: [UInt8]
+    ) {
         kind = .data
         self.blocks = blocks
         self.birth = birth
@@ -95,7 +98,8 @@ public struct ExtentRecord: Equatable, Sendable {
     package func encoded() -> [UInt8] {
         var record = [UInt8](repeating: 0, count: Self.headerSize + 8 * replicas.count)
         unsafe record.withUnsafeMutableBytes { buffer in
-            var writer = unsafe ByteWriter(MutableByteView(base: buffer.baseAddress!, count: buffer.count))
+            var writer = unsafe ByteWriter(
+                MutableByteView(base: buffer.baseAddress!, count: buffer.count))
             writer.u8(1)
             writer.u8(kind.rawValue)
             writer.u8(0)

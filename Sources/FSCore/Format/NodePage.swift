@@ -80,7 +80,9 @@ package struct NodePage {
 
     // MARK: Reading
 
-    @inline(__always) private func slot(_ index: Int) -> Int { Self.headerSize + index * Self.slotSize }
+    @inline(__always) private func slot(_ index: Int) -> Int {
+        Self.headerSize + index * Self.slotSize
+    }
 
     @inline(__always)
     package func key(_ index: Int) -> Key {
@@ -94,7 +96,9 @@ package struct NodePage {
         let at = slot(index)
         return bytes.slice(Int(view.u16(at + 17)), Int(view.u16(at + 19)))
     }
-    @inline(__always) private func valueLength(_ index: Int) -> Int { Int(view.u16(slot(index) + 19)) }
+    @inline(__always) private func valueLength(_ index: Int) -> Int {
+        Int(view.u16(slot(index) + 19))
+    }
 
     /// The first index whose key is not less than `key`.
     package func lowerBound(_ key: Key) -> Int {
@@ -184,7 +188,8 @@ package struct NodePage {
     func remove(_ index: Int) {
         let start = slot(index)
         garbage += valueLength(index)
-        bytes.move(from: start + Self.slotSize, to: start, count: slot(count) - start - Self.slotSize)
+        bytes.move(
+            from: start + Self.slotSize, to: start, count: slot(count) - start - Self.slotSize)
         bytes.store(UInt16(count - 1), at: 130)
         if count == 0 {
             heapStart = DiskFormat.nodeSize

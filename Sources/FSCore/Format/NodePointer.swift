@@ -43,7 +43,8 @@ public struct NodePointer: Equatable, Sendable {
 
     package init(_ reader: inout ByteReader) throws(FSError) {
         let count = Int(try reader.u8())
-        try reader.require(count >= 1 && count <= DiskFormat.maximumReplicas, "replica count \(count)")
+        try reader.require(
+            count >= 1 && count <= DiskFormat.maximumReplicas, "replica count \(count)")
         guard let kind = ChecksumKind(rawValue: try reader.u8()) else {
             throw reader.corrupt("unknown checksum kind of a pointer")
         }
@@ -76,9 +77,11 @@ public struct NodePointer: Equatable, Sendable {
         try reader.require(replicas.count == DiskFormat.nodeReplicas, "\(replicas.count) replicas")
         for index in 0..<replicas.count {
             let run = BlockRun(replicas[index], DiskFormat.blocksPerNode)
-            try reader.require(layout.isAllocatable(run), "pointer to block \(replicas[index].block)")
+            try reader.require(
+                layout.isAllocatable(run), "pointer to block \(replicas[index].block)")
             for other in 0..<index {
-                try reader.require(replicas[other] != replicas[index], "two replicas at one address")
+                try reader.require(
+                    replicas[other] != replicas[index], "two replicas at one address")
             }
         }
     }

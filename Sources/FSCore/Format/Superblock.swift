@@ -349,4 +349,3 @@ extension ByteWriter {
         reserved(room - bytes.count)
     }
 }
-

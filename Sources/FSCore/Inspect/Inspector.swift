@@ -58,7 +58,10 @@ public enum Inspector {
     private static func describe(_ pointer: NodePointer) -> Value {
         .record([
             ("level", .number(UInt64(pointer.level))),
-            ("blocks", .list((0..<pointer.replicas.count).map { .number(pointer.replicas[$0].block) })),
+            (
+                "blocks",
+                .list((0..<pointer.replicas.count).map { .number(pointer.replicas[$0].block) })
+            ),
             ("sequence", .number(pointer.sequence.rawValue)),
             ("birth", .number(pointer.birth.rawValue)),
             ("checksum", .text(String(pointer.checksum.words.0, radix: 16))),
@@ -87,10 +90,12 @@ public enum Inspector {
                     fields.append(("last_key", .text(text(page.node.key(page.node.count - 1)))))
                 }
                 if depth > 1, page.level > 0 {
-                    fields.append((
-                        "children",
-                        .list(reader.children(of: page, expected).map { describe($0, depth - 1) })
-                    ))
+                    fields.append(
+                        (
+                            "children",
+                            .list(
+                                reader.children(of: page, expected).map { describe($0, depth - 1) })
+                        ))
                 }
             } catch { fields.append(("error", .text("\(error)"))) }
             return .record(fields)
@@ -133,22 +138,27 @@ public enum Inspector {
         do throws(FSError) {
             try reader.nodes.validator.validate(
                 page,
-                NodeValidator.Expectation(pointer: claimed, tree: page.treeID, lower: nil, upper: nil))
+                NodeValidator.Expectation(
+                    pointer: claimed, tree: page.treeID, lower: nil, upper: nil))
         } catch {
             fields.append(("error", .text("\(error)")))
             return .record(fields)
         }
-        fields.append((
-            "contents",
-            .list(
-                (0..<page.count).map { index in
-                    .record([
-                        ("key", .text(text(page.key(index)))),
-                        ("bytes", .number(UInt64(page.value(index).count))),
-                        ("value", describe(page.key(index), page.value(index), page.level, reader)),
-                    ])
-                })
-        ))
+        fields.append(
+            (
+                "contents",
+                .list(
+                    (0..<page.count).map { index in
+                        .record([
+                            ("key", .text(text(page.key(index)))),
+                            ("bytes", .number(UInt64(page.value(index).count))),
+                            (
+                                "value",
+                                describe(page.key(index), page.value(index), page.level, reader)
+                            ),
+                        ])
+                    })
+            ))
         return .record(fields)
     }
 
@@ -184,7 +194,8 @@ public enum Inspector {
                     try ExtentRecord(decoding: value, inode: key.object, layout: reader.layout))
             case .directoryEntry:
                 var names: [Value] = []
-                try DirectoryRecord.forEach(value, directory: key.object) { (entry) throws(FSError) in
+                try DirectoryRecord.forEach(value, directory: key.object) {
+                    (entry) throws(FSError) in
                     names.append(
                         .record([
                             ("name", .text(shown(entry.name))),
@@ -225,7 +236,8 @@ public enum Inspector {
     private static func describe(_ record: InodeRecord) -> Value {
         func time(_ time: Timestamp) -> Value {
             .record([
-                ("seconds", .signed(time.seconds)), ("nanoseconds", .number(UInt64(time.nanoseconds))),
+                ("seconds", .signed(time.seconds)),
+                ("nanoseconds", .number(UInt64(time.nanoseconds))),
             ])
         }
         return .record([
@@ -266,8 +278,10 @@ public enum Inspector {
         .record([
             ("offset_bytes", .number(offset)), ("blocks", .number(UInt64(extent.blocks))),
             ("kind", .text("\(extent.kind)")), ("birth", .number(extent.birth.rawValue)),
-            ("device_blocks",
-             .list((0..<extent.replicas.count).map { .number(extent.replicas[$0].block) })),
+            (
+                "device_blocks",
+                .list((0..<extent.replicas.count).map { .number(extent.replicas[$0].block) })
+            ),
         ])
     }
 

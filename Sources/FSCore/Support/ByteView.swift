@@ -83,7 +83,9 @@ public struct MutableByteView {
     public var unsafeBytes: UnsafeMutableRawBufferPointer {
         unsafe UnsafeMutableRawBufferPointer(start: base, count: count)
     }
-    @inlinable public var view: ByteView { unsafe ByteView(base: UnsafeRawPointer(base), count: count) }
+    @inlinable public var view: ByteView {
+        unsafe ByteView(base: UnsafeRawPointer(base), count: count)
+    }
 
     @inlinable
     public subscript(_ offset: Int) -> UInt8 {

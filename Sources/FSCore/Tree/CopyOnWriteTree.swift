@@ -30,7 +30,9 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     ) throws(TreeFault) -> R? {
         let leaf = try self.leaf(for: key).page
         guard let index = leaf.node.find(key) else { return nil }
-        do throws(FSError) { return try body(leaf.node.value(index)) } catch { throw .failed(error) }
+        do throws(FSError) { return try body(leaf.node.value(index)) } catch {
+            throw .failed(error)
+        }
     }
 
     /// Calls `body` with the items from `position` to `last` (inclusive) until it returns false.
@@ -240,7 +242,9 @@ package final class CopyOnWriteTree: @unchecked Sendable {
             }
             path.append(Step(page: page, index: index))
             let touched = context.touch(child)
-            if touched.address != BlockAddress(rawValue: page.node.value(index).u64(NodePointer.addressOffset)) {
+            if touched.address
+                != BlockAddress(rawValue: page.node.value(index).u64(NodePointer.addressOffset))
+            {
                 storePointer(to: touched, in: page, index)
             }
             page = touched
@@ -255,7 +259,8 @@ package final class CopyOnWriteTree: @unchecked Sendable {
 
     private func withEncodedPointer(_ child: Page, _ body: (ByteView) -> Void) {
         let pointer = child.pointer(context.checksumKind)
-        unsafe withUnsafeTemporaryAllocation(byteCount: NodePointer.maximumByteCount, alignment: 8) { room in
+        unsafe withUnsafeTemporaryAllocation(byteCount: NodePointer.maximumByteCount, alignment: 8)
+        { room in
             let bytes = unsafe MutableByteView(base: room.baseAddress!, count: room.count)
             var writer = ByteWriter(bytes)
             pointer.encode(&writer)

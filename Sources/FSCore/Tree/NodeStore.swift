@@ -46,8 +46,9 @@ package final class NodeStore: @unchecked Sendable {
                 failure = failure ?? error
             }
         }
-        throw failure ?? .corrupt(
-            Corruption(.node, at: pointer.address.block << 12, "pointer without replicas"))
+        throw failure
+            ?? .corrupt(
+                Corruption(.node, at: pointer.address.block << 12, "pointer without replicas"))
     }
 }
 

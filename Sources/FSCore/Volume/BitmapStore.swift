@@ -20,7 +20,9 @@ final class BitmapStore: @unchecked Sendable {
         var level: DiskLayout.BitmapLevel
         var index: UInt64
         var parent: Place? {
-            guard let level = DiskLayout.BitmapLevel(rawValue: level.rawValue + 1) else { return nil }
+            guard let level = DiskLayout.BitmapLevel(rawValue: level.rawValue + 1) else {
+                return nil
+            }
             return Place(level: level, index: index / DiskLayout.mapFanout)
         }
     }

@@ -56,7 +56,9 @@ final class BlockAllocator: @unchecked Sendable {
     // MARK: Figures
 
     /// Blocks that could be handed out now.
-    var freeBlocks: UInt64 { lock.withLock { layout.allocatableBlocks - min(busyBlocks, layout.allocatableBlocks) } }
+    var freeBlocks: UInt64 {
+        lock.withLock { layout.allocatableBlocks - min(busyBlocks, layout.allocatableBlocks) }
+    }
     var busyCount: UInt64 { lock.withLock { busyBlocks } }
 
     // MARK: Allocating
@@ -152,7 +154,8 @@ final class BlockAllocator: @unchecked Sendable {
     }
 
     /// The first clear run of `want` bits from `from` on, or the longest one.
-    private static func run(in busy: BlockBits, _ want: Int, from: Int) -> (start: Int, count: Int) {
+    private static func run(in busy: BlockBits, _ want: Int, from: Int) -> (start: Int, count: Int)
+    {
         var best = (start: 0, count: 0)
         var position = busy.firstClear(from: from)
         while position < BlockBits.count {
@@ -263,7 +266,9 @@ final class BlockAllocator: @unchecked Sendable {
     func committedLeaves() -> [UInt64: Result<ByteBuffer, FSError>] {
         var leaves: [UInt64: Result<ByteBuffer, FSError>] = [:]
         for number in 0..<layout.regionCount {
-            let loaded = lock.withLock { regions[number].map { ByteBuffer(copying: $0.committed.view) } }
+            let loaded = lock.withLock {
+                regions[number].map { ByteBuffer(copying: $0.committed.view) }
+            }
             if let loaded {
                 leaves[number] = .success(loaded)
                 continue

@@ -71,7 +71,9 @@ public enum SuperblockStore {
     ///
     /// Throws what is most telling when none is usable: an unknown version or feature before
     /// damage, damage before "not a volume"; `.truncated` if the device is smaller than it was.
-    public static func newest(_ device: any BlockDevice, modules: ModuleSet) throws(FSError) -> Superblock {
+    public static func newest(_ device: any BlockDevice, modules: ModuleSet) throws(FSError)
+        -> Superblock
+    {
         let copies = readAll(device, modules: modules)
         var newest: Superblock?
         var failure: FSError?

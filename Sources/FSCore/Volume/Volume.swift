@@ -317,7 +317,8 @@ public final class Volume: @unchecked Sendable {
             (window.dirty.count, window.promisedBlocks)
         }
         // Promised blocks are kept for those they were promised to.
-        let keep = floor(promised ? .freeing : space, dirtyPages: dirty)
+        let keep =
+            floor(promised ? .freeing : space, dirtyPages: dirty)
             + (promised ? 0 : promisedBlocks)
         return try allocator.allocateData(want, goal: goal, keeping: keep)
     }

@@ -76,7 +76,8 @@ enum CommandTable {
         options: [.json],
         subverbs: [
             inspection("superblock", "all copies of the superblock", run: InspectVerb.superblock),
-            inspection("tree", "the trees, level by level", options: [.depth], run: InspectVerb.tree),
+            inspection(
+                "tree", "the trees, level by level", options: [.depth], run: InspectVerb.tree),
             inspection(
                 "node", "the node at a block",
                 [OperandSpec("BLOCK", "a block number")], run: InspectVerb.node),
@@ -162,7 +163,8 @@ enum CommandTable {
         CommandSpec(
             name: name, summary: mount.summary,
             options: [
-                .mountOptions, .noTable, .sloppy, .fake, .chatty, .filesystemType, .remountOnFailure,
+                .mountOptions, .noTable, .sloppy, .fake, .chatty, .filesystemType,
+                .remountOnFailure,
             ],
             operands: mount.operands, status: { $0.mountStatus }, run: MountVerb.runHelper)
     }

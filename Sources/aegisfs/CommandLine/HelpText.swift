@@ -65,7 +65,8 @@ enum HelpText {
                 let spellings = [option.name] + (option.short.map { ["-\($0)"] } ?? [])
                 let pattern = spellings.map { "'\(verb.name) \($0)'" }.joined(separator: "|")
                 // A value that may be anything is not to be taken for an operand.
-                values += "        \(pattern)) options= operands='\(list(option.choices))' files= ;;\n"
+                values +=
+                    "        \(pattern)) options= operands='\(list(option.choices))' files= ;;\n"
             }
             let operands = verb.operands + verb.subverbs.flatMap(\.operands)
             let offered = verb.subverbs.map(\.name) + operands.flatMap { completions($0, names) }

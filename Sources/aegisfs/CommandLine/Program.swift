@@ -37,7 +37,8 @@ enum Program {
             let known = CommandTable.verbs.filter { !$0.isHidden }.map(\.name)
             let failure = Failure.usage(
                 verb.hasPrefix("-") ? "there is no option \(verb)" : "there is no verb '\(verb)'",
-                hint: Suggestion.hint(for: verb, among: known) ?? "'aegisfs --help' lists the verbs")
+                hint: Suggestion.hint(for: verb, among: known) ?? "'aegisfs --help' lists the verbs"
+            )
             failure.report(command: "aegisfs", json: rest.contains("--json"))
             return failure.code.rawValue
         }

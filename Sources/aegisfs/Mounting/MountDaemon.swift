@@ -82,7 +82,8 @@ final class MountDaemon: ControlService {
         let volume: Volume
         do throws(FSError) {
             volume = try Volume.open(
-                device.device, modules: .standard, options: plan.options.openOptions, observer: relay)
+                device.device, modules: .standard, options: plan.options.openOptions,
+                observer: relay)
         } catch {
             device.close()
             throw Failure(error, target: plan.target)
@@ -91,7 +92,8 @@ final class MountDaemon: ControlService {
         let readiness = Readiness(ready)
         do throws(Failure) {
             daemon = try MountDaemon(
-                plan, volume: volume, device: device, log: log, onReady: { readiness.kernelIsReady() })
+                plan, volume: volume, device: device, log: log,
+                onReady: { readiness.kernelIsReady() })
         } catch {
             try? volume.close()
             device.close()

@@ -33,7 +33,8 @@ struct MountOptions: Equatable, Sendable {
     ]
     private static let known: [String] = [
         "ro", "rw", "remount", "nonempty", "allow_other", "noallow_other", "nosuid", "suid",
-        "nodev", "dev", "noexec", "exec", "sync", "async", "dirsync", "writeback", "nowriteback", "noatime",
+        "nodev", "dev", "noexec", "exec", "sync", "async", "dirsync", "writeback", "nowriteback",
+        "noatime",
         "atime", "relatime", "strictatime", "commit", "cache", "fsname",
     ]
 

@@ -29,7 +29,8 @@ enum Mountpoint {
             throw Failure(
                 .busy, .mountpointInUse,
                 "\(path) is a mountpoint already: \(mount.source) (\(mount.type))",
-                hint: mount.isAegisFS ? "'aegisfs umount \(path)' frees it" : "choose another directory")
+                hint: mount.isAegisFS
+                    ? "'aegisfs umount \(path)' frees it" : "choose another directory")
         }
         if !allowsNonEmpty, !directoryNames(resolved).filter({ $0 != "." && $0 != ".." }).isEmpty {
             throw Failure(

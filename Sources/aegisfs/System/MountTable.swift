@@ -43,7 +43,8 @@ struct MountTable: Sendable {
         let fields = line.split(separator: UInt8(ascii: " "))
         // Optional fields end with a dash.
         guard fields.count >= 10,
-            let dash = fields.indices.dropFirst(6).first(where: { fields[$0].elementsEqual([0x2D]) }),
+            let dash = fields.indices.dropFirst(6).first(where: { fields[$0].elementsEqual([0x2D]) }
+            ),
             dash + 3 < fields.count, let id = Int(String(decoding: fields[0], as: UTF8.self))
         else { return nil }
         return Entry(

@@ -63,7 +63,9 @@ enum DeviceUsage {
             guard let identity = DeviceIdentity(path: "/dev/\(name)") else { continue }
             let parts = mounts(of: identity) + swaps(of: identity) + holders("\(directory)/\(name)")
             uses += parts.map {
-                DeviceUse(kind: $0.kind, description: "has a partition, /dev/\(name), which \($0.description)")
+                DeviceUse(
+                    kind: $0.kind,
+                    description: "has a partition, /dev/\(name), which \($0.description)")
             }
         }
         return uses

@@ -70,10 +70,12 @@ enum FormatVerb {
 
     private static func checkSize(_ size: UInt64, _ path: String) throws(Failure) {
         if size < VolumeFormatter.minimumByteCount {
-            throw Failure(.tooSmall(bytes: size, minimum: VolumeFormatter.minimumByteCount), target: path)
+            throw Failure(
+                .tooSmall(bytes: size, minimum: VolumeFormatter.minimumByteCount), target: path)
         }
         if size > VolumeFormatter.maximumByteCount {
-            throw Failure(.tooLarge(bytes: size, maximum: VolumeFormatter.maximumByteCount), target: path)
+            throw Failure(
+                .tooLarge(bytes: size, maximum: VolumeFormatter.maximumByteCount), target: path)
         }
     }
 
@@ -222,7 +224,8 @@ enum FormatVerb {
         } else if !arguments.isQuiet {
             for signature in replaced {
                 Terminal.output(
-                    "\(arguments.has(.dryRun) ? "would erase" : "erased")  \(signature.description)\n")
+                    "\(arguments.has(.dryRun) ? "would erase" : "erased")  \(signature.description)\n"
+                )
             }
             Terminal.output(
                 """

@@ -31,7 +31,8 @@ enum HelpVerb {
 
     static func completion(_ arguments: Arguments) throws(Failure) -> ExitCode {
         guard arguments.operands[0] == "bash" else {
-            throw .usage("there is no completion for '\(arguments.operands[0])'", hint: "it is: bash")
+            throw .usage(
+                "there is no completion for '\(arguments.operands[0])'", hint: "it is: bash")
         }
         Terminal.output(HelpText.bashCompletion)
         return .done

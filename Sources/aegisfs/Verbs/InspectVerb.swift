@@ -71,7 +71,8 @@ enum InspectVerb {
             case .stale:
                 throw Failure(.notFound, .targetMissing, "\(path) has no inode \(other)")
             case .invalidArgument:
-                throw Failure(.notFound, .targetMissing, "block \(other) lies beyond the end of \(path)")
+                throw Failure(
+                    .notFound, .targetMissing, "block \(other) lies beyond the end of \(path)")
             default: throw Failure(error, target: path)
             }
         }

@@ -57,7 +57,8 @@ enum MountVerb {
         guard let answer = JSONOutput.decode(ReadyDocument.self, from: line) else {
             let status = ChildProcess.wait(for: process)
             throw Failure(
-                .failed, .daemonDied, "the daemon ended before the mount was ready (status \(status))",
+                .failed, .daemonDied,
+                "the daemon ended before the mount was ready (status \(status))",
                 hint: "'aegisfs mount --foreground' shows what it says")
         }
         if let failure = answer.failure {
@@ -147,7 +148,8 @@ enum MountVerb {
                 "\(directory) is the mountpoint of \(live.record.device), not of \(target)")
         }
         // What is not named stays as it is; mount(2) would take it for the opposite.
-        let current = mount.options + mount.superOptions.filter { ["sync", "dirsync"].contains($0) }
+        let current =
+            mount.options + mount.superOptions.filter { ["sync", "dirsync"].contains($0) }
         let options = try MountOptions(current + options.words, sloppy: true)
         func setVolumeReadOnly(_ flag: Bool) throws(Failure) {
             _ = try ControlClient.send(

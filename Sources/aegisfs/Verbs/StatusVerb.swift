@@ -63,8 +63,10 @@ struct StatusDocument: Codable, Sendable {
         let statistics = status.statistics
         space = Space(
             totalBytes: statistics.totalBlocks << 12,
-            usedBytes: (statistics.totalBlocks - min(statistics.freeBlocks, statistics.totalBlocks)) << 12,
-            freeBytes: statistics.freeBlocks << 12, availableBytes: statistics.availableBlocks << 12,
+            usedBytes: (statistics.totalBlocks - min(statistics.freeBlocks, statistics.totalBlocks))
+                << 12,
+            freeBytes: statistics.freeBlocks << 12,
+            availableBytes: statistics.availableBlocks << 12,
             inodes: status.inodeCount, freeInodes: statistics.freeInodes)
         features = status.featureNames
         compatibleFeatures = status.compatibleFeatures
@@ -165,7 +167,10 @@ enum StatusVerb {
         func size(_ bytes: UInt64) -> String { arguments.size(bytes) }
         let style = arguments.style
         var lines: [(String, String)] = [
-            ("volume", document.label.isEmpty ? document.device : "\(document.label) (\(document.device))"),
+            (
+                "volume",
+                document.label.isEmpty ? document.device : "\(document.label) (\(document.device))"
+            ),
             ("uuid", document.uuid),
             ("state", style.paint(document.state, document.state == "suspended" ? .red : .green)),
         ]
@@ -179,28 +184,44 @@ enum StatusVerb {
         let space = document.space
         let share = SizeFormatter.percentage(space.usedBytes, of: space.totalBytes) ?? "0.0 %"
         lines += [
-            ("space", "\(size(space.totalBytes)), \(size(space.usedBytes)) used (\(share)), "
-                + "\(size(space.availableBytes)) available"),
-            ("inodes", "\(space.inodes) used"
-                + (document.unlinkedInodes > 0 ? ", \(document.unlinkedInodes) unlinked but open" : "")),
+            (
+                "space",
+                "\(size(space.totalBytes)), \(size(space.usedBytes)) used (\(share)), "
+                    + "\(size(space.availableBytes)) available"
+            ),
+            (
+                "inodes",
+                "\(space.inodes) used"
+                    + (document.unlinkedInodes > 0
+                        ? ", \(document.unlinkedInodes) unlinked but open" : "")
+            ),
         ]
         if let cache = document.cache {
-            lines.append((
-                "cache", "\(size(cache.bytes)) of \(size(cache.limitBytes)), "
-                    + "\(size(cache.dirtyBytes)) dirty, \(cache.hits) hits, \(cache.misses) misses"
-            ))
+            lines.append(
+                (
+                    "cache",
+                    "\(size(cache.bytes)) of \(size(cache.limitBytes)), "
+                        + "\(size(cache.dirtyBytes)) dirty, \(cache.hits) hits, \(cache.misses) misses"
+                ))
         }
         lines += [
-            ("config", "disk version \(document.diskVersion), \(document.features.joined(separator: ", "))"),
-            ("sequence", "superblock \(document.superblockSequence), birth epoch \(document.birthEpoch)"),
+            (
+                "config",
+                "disk version \(document.diskVersion), \(document.features.joined(separator: ", "))"
+            ),
+            (
+                "sequence",
+                "superblock \(document.superblockSequence), birth epoch \(document.birthEpoch)"
+            ),
         ]
         let errors = document.errors.filter { $0.count > 0 }
-        lines.append((
-            "errors",
-            errors.isEmpty
-                ? "no known errors"
-                : errors.map { "\($0.count) \($0.kind)" }.joined(separator: ", ")
-        ))
+        lines.append(
+            (
+                "errors",
+                errors.isEmpty
+                    ? "no known errors"
+                    : errors.map { "\($0.count) \($0.kind)" }.joined(separator: ", ")
+            ))
         let width = lines.map(\.0.count).max() ?? 0
         for (name, value) in lines {
             let padding = String(repeating: " ", count: width - name.count)

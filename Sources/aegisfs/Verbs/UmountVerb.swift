@@ -25,9 +25,11 @@ enum UmountVerb {
                 }
                 mount = entry
             case .offline:
-                guard let dead = Target.deadMounts().first(where: { entry in
-                    Paths.resolve(path).map { Paths.areEqual($0, entry.source) } ?? false
-                }) else {
+                guard
+                    let dead = Target.deadMounts().first(where: { entry in
+                        Paths.resolve(path).map { Paths.areEqual($0, entry.source) } ?? false
+                    })
+                else {
                     throw Failure(
                         .notFound, .notMounted, "\(path) is not mounted",
                         hint: "'aegisfs status' lists what is mounted")
