@@ -32,7 +32,7 @@ let package = Package(
             name: "CCrypto", path: "Sources/FSModules/CCrypto", pkgConfig: "libcrypto",
             providers: [.apt(["libssl-dev"])]),
         .target(
-            name: "FSModules", dependencies: ["FSCore", "CISAL", "CCrypto"],
+            name: "FSModules", dependencies: ["FSCore", "CISAL", "CCrypto", "CLinux"],
             exclude: ["CISAL", "CCrypto"], swiftSettings: strict),
 
         .systemLibrary(

@@ -64,8 +64,12 @@ public enum FSError: Error, Equatable, Sendable {
     case truncated(expectedBytes: UInt64, foundBytes: UInt64)
     /// Going back to the older superblock would lose what is already durable.
     case superblockLost(String)
+    /// The journal is too long to be replayed in memory, for a volume that is only read.
+    case notReplayable
     /// The device cannot hold a volume.
     case tooSmall(bytes: UInt64, minimum: UInt64)
+    /// A journal of this size is not possible.
+    case journalSize(bytes: UInt64, minimum: UInt64, maximum: UInt64)
     /// The device is larger than a volume can be.
     case tooLarge(bytes: UInt64, maximum: UInt64)
 
@@ -77,6 +81,8 @@ public enum FSError: Error, Equatable, Sendable {
 public struct Corruption: Equatable, Sendable {
     public enum Structure: String, Sendable {
         case superblock, node, bitmap, inode, directory, extent, attribute, link, orphan, data
+        /// Byte offset of a record, or number of an operation.
+        case journal
     }
     public var structure: Structure
     /// Device byte offset for blocks and nodes, inode number for items.
@@ -126,8 +132,12 @@ extension FSError: CustomStringConvertible {
         case .truncated(let expected, let found):
             "the superblock says \(expected) bytes, but the device has only \(found)"
         case .superblockLost(let why): "the newest superblock is lost: \(why)"
+        case .notReplayable:
+            "the journal holds too much to be replayed without writing to the volume"
         case .tooSmall(let bytes, let minimum):
             "\(bytes) bytes are too small for a volume (at least \(minimum))"
+        case .journalSize(let bytes, let minimum, let maximum):
+            "a journal of \(bytes) bytes is not possible here (\(minimum) to \(maximum))"
         case .tooLarge(let bytes, let maximum):
             "\(bytes) bytes are too large for a volume (at most \(maximum))"
         }

@@ -31,7 +31,7 @@ package enum FuseErrno {
         case .device, .corrupt: EIO
         case .latched: latched
         case .notAVolume, .unknownVersion, .unknownFeatures, .truncated, .superblockLost,
-            .tooSmall, .tooLarge:
+            .notReplayable, .tooSmall, .tooLarge, .journalSize:
             EIO
         }
     }
@@ -40,7 +40,7 @@ package enum FuseErrno {
     package static func isWorthLogging(_ error: FSError) -> Bool {
         switch error {
         case .device, .corrupt, .latched, .notAVolume, .unknownVersion, .unknownFeatures,
-            .truncated, .superblockLost, .tooSmall, .tooLarge:
+            .truncated, .superblockLost, .notReplayable, .tooSmall, .tooLarge, .journalSize:
             true
         case .noSuchEntry, .entryExists, .notDirectory, .isDirectory, .directoryNotEmpty,
             .nameTooLong, .tooManyLinks, .invalidArgument, .fileTooLarge, .noSpace, .readOnly,

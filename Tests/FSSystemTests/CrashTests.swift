@@ -40,7 +40,9 @@ internal import Testing
         try run.record(operations: 24, synchronizeEvery: 6, closes: true)
         var random = SeededRandom(seed: Self.firstSeed)
         for event in run.firstEvent...run.device.eventCount {
-            for inFlight in [SimulatedBlockDevice.InFlight.nothing, .everything, .lastTorn] {
+            for inFlight in [
+                SimulatedBlockDevice.InFlight.nothing, .everything, .lastTorn, .allTorn,
+            ] {
                 let problem = run.problem(afterCrashAt: event, inFlight, random: &random)
                 #expect(problem == nil, "event \(event), \(inFlight): \(problem ?? "")")
             }
@@ -292,7 +294,7 @@ internal import Testing
         for number in 0..<crashes {
             let event = random.integer(in: run.firstEvent...run.device.eventCount)
             let inFlight: SimulatedBlockDevice.InFlight = random.weighted([
-                (1, .nothing), (1, .everything), (2, .lastTorn), (6, .anySubset),
+                (1, .nothing), (1, .everything), (2, .lastTorn), (1, .allTorn), (6, .anySubset),
             ])
             if let problem = run.problem(afterCrashAt: event, inFlight, random: &random) {
                 problems.append(

@@ -8,21 +8,27 @@ public import FSCore
 internal import FSModules
 
 public final class CrashRun {
-    /// One moment of the run, taken after an operation and what followed it.
+    /// The state after an operation.
     struct Moment {
-        var operation: Int
         /// Events of the device when the operation was over.
         var event: Int
-        /// True if all up to this operation is durable.
-        var isDurable: Bool
         var model: ReferenceFileSystem
+    }
+    /// Operations up to `operation` are durable from `event` on.
+    struct Floor {
+        var event: Int
+        var operation: Int
     }
 
     public let device: SimulatedBlockDevice
     public let seed: UInt64
     public var profile: OperationProfile
     public var options = CrashRun.openOptions
+    /// By number of operation; 0 is the volume as it was first opened.
     var moments: [Moment] = []
+    var floors: [Floor] = []
+    /// Operations that run in the middle of each checkpoint, between its freeze and its writes.
+    public var operationsDuringCheckpoint = 0
     /// Where the recording begins: the volume as it was first opened.
     public private(set) var firstEvent = 0
 
@@ -44,37 +50,64 @@ public final class CrashRun {
     /// Runs operations with a synchronisation now and then; the volume is left as if the power
     /// had gone, or closed.
     public func record(operations: Int, synchronizeEvery interval: Int, closes: Bool) throws {
+        let inside = CheckpointOperations()
+        var options = options
+        if operationsDuringCheckpoint > 0 { options.duringCheckpoint = { inside.run() } }
         let volume = try Volume.open(device, modules: .standard, options: options)
         firstEvent = device.eventCount
         let executor = FileSystemExecutor(volume.fileSystem)
         let session = RandomSession(seed: seed, profile: profile, executor: executor)
         session.compareEvery = operations
-        moments = [
-            Moment(operation: 0, event: firstEvent, isDurable: true, model: session.model)
-        ]
+        moments = [Moment(event: firstEvent, model: session.model)]
+        floors = [Floor(event: firstEvent, operation: 0)]
+        func synchronized(_ operation: Int) {
+            floors.append(Floor(event: device.eventCount, operation: operation))
+        }
+        inside.body = { [unowned self] in
+            inside.frozen = moments.count - 1
+            try session.run(operationsDuringCheckpoint)
+        }
         session.betweenOperations = { [unowned self] number in
-            let isDurable =
-                if case .synchronize? = session.lastOperation { true } else { false }
-            moments.append(
-                Moment(
-                    operation: number, event: device.eventCount, isDurable: isDurable,
-                    model: session.model))
-            guard number % interval == 0 else { return }
-            try volume.checkpoint()
-            moments.append(
-                Moment(
-                    operation: number, event: device.eventCount, isDurable: true,
-                    model: session.model))
+            moments.append(Moment(event: device.eventCount, model: session.model))
+            let current = moments.count - 1
+            if case .synchronize? = session.lastOperation { synchronized(current) }
+            guard !inside.isRunning, number % interval == 0 else { return }
+            switch (number / interval) % 4 {
+            case 0:
+                inside.frozen = current
+                try volume.checkpoint()
+                synchronized(inside.frozen)
+            case 2:
+                try volume.writeBack()
+                synchronized(current)
+            default:
+                try volume.synchronize()
+                synchronized(current)
+            }
+            if let failure = inside.failure { throw failure }
         }
         try session.run(operations)
+        session.betweenOperations = nil
         executor.dropHandles()
         session.dropHandles()
         if closes {
+            inside.body = nil
             try volume.close()
-            moments.append(
-                Moment(
-                    operation: operations, event: device.eventCount, isDurable: true,
-                    model: session.model))
+            synchronized(moments.count - 1)
+        }
+    }
+
+    /// What runs in the middle of a checkpoint.
+    private final class CheckpointOperations: @unchecked Sendable {
+        var body: (() throws -> Void)?
+        var isRunning = false
+        var frozen = 0
+        var failure: (any Error)?
+        func run() {
+            guard let body, !isRunning else { return }
+            isRunning = true
+            defer { isRunning = false }
+            do { try body() } catch { failure = error }
         }
     }
 
@@ -86,7 +119,27 @@ public final class CrashRun {
     ) -> String? {
         let crashed = device.crashed(
             after: event, inFlight, tornAt: random.pick([512, 4096]), random: &random)
-        let candidates = allowed(atEvent: event)
+        return problem(with: crashed, allowed(atEvent: event))
+    }
+
+    /// The same after a second crash, at any moment of the recovery from the first.
+    public func problemAfterTwoCrashes(random: inout SeededRandom) -> String? {
+        let event = random.integer(in: firstEvent...device.eventCount)
+        let first = device.crashed(after: event, .anySubset, random: &random)
+        do {
+            let volume = try Volume.open(first, modules: .standard, options: options)
+            if random.chance(1, in: 2) { try volume.close() }
+        } catch { return "event \(event): \(error)" }
+        let again = random.integer(in: 0...first.eventCount)
+        let second = first.crashed(
+            after: again, random.pick([.anySubset, .lastTorn, .allTorn]), tornAt: 512,
+            random: &random)
+        return problem(with: second, allowed(atEvent: event)).map {
+            "event \(event), then \(again): \($0)"
+        }
+    }
+
+    private func problem(with crashed: SimulatedBlockDevice, _ candidates: [Moment]) -> String? {
         do {
             let volume = try Volume.open(crashed, modules: .standard, options: options)
             let view = try volume.fileSystem.treeView()
@@ -107,19 +160,18 @@ public final class CrashRun {
             guard let difference = view.firstDifference(fromExpected: moment.model.view) else {
                 return nil
             }
-            first = first ?? "operation \(moment.operation): \(difference)"
+            first = first ?? difference
         }
         return first ?? "no state is allowed"
     }
 
-    /// The moments whose state may be found, the likeliest first: what was durable, and what a
+    /// The states that may be found, the likeliest first: what was durable, and what a
     /// synchronisation that was under way makes durable; then everything between.
     private func allowed(atEvent event: Int) -> [Moment] {
-        let floor = moments.lastIndex { $0.isDurable && $0.event <= event }!
+        let floor = floors.filter { $0.event <= event }.map(\.operation).max()!
         let ceiling = moments.firstIndex { $0.event > event } ?? moments.count - 1
         let range = moments[floor...max(floor, ceiling)]
-        let likely = [range.first!, range.last!]
-        return likely + range.dropFirst().dropLast()
+        return [range.first!, range.last!] + range.dropFirst().dropLast()
     }
 }
 

@@ -220,6 +220,8 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
         case everything
         /// All whole but the last, which is torn.
         case lastTorn
+        /// Every one of them torn.
+        case allTorn
         /// Any subset, in any order, any of them torn.
         case anySubset
     }
@@ -246,6 +248,10 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
             for write in pending.dropLast() { image.apply(write) }
             if let last = pending.last {
                 image.apply(last, sectorSize: sector, random: &random, lost: lost)
+            }
+        case .allTorn:
+            for write in pending {
+                image.apply(write, sectorSize: sector, random: &random, lost: lost)
             }
         case .anySubset:
             pending.shuffle(using: &random)

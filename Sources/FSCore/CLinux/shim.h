@@ -4,3 +4,4 @@
 
 int fallocate(int descriptor, int mode, long offset, long length);
 int syncfs(int descriptor);
+int memfd_create(const char *name, unsigned int flags);

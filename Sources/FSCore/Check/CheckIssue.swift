@@ -5,6 +5,7 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case superblockCopyBad = 1001
     case inodeCountWrong = 1002
     case promisedCountWrong = 1003
+    case superblockLost = 1004
     // 1100: nodes
     case nodeUnreadable = 1101
     case nodeReplicaBad = 1102
@@ -47,6 +48,8 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case attributeChunksWrong = 1602
     case attributeHintWrong = 1603
     case accessControlListBad = 1604
+    // 1700: journal
+    case journalDamaged = 1701
 
     public enum Severity: String, Sendable {
         /// Nothing is lost and nothing will be; a later repair tidies up.
@@ -258,6 +261,16 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
                 .error, "an inode denies having attributes that it has",
                 "The attributes exist but are not shown."
             )
+        case .superblockLost:
+            (
+                .fatal, "the newest superblock is lost",
+                "The journal was written for a newer superblock than any that can be read. What is there is an older state; mount it read-only and copy what is needed."
+            )
+        case .journalDamaged:
+            (
+                .fatal, "the journal is damaged",
+                "Operations that were durable cannot be read from the journal. The volume mounts read-only, in the state before them; copy what is needed."
+            )
         case .accessControlListBad:
             (
                 .error, "a stored ACL is not valid",
@@ -293,6 +306,8 @@ public struct CheckReport: Sendable {
     public var directories: UInt64 = 0
     public var files: UInt64 = 0
     public var nodes: UInt64 = 0
+    /// Operations in the journal that the next mount brings into the trees.
+    public var journaledOperations: UInt64 = 0
     public var dataBlocks: UInt64 = 0
     public var isClean: Bool { findings.isEmpty }
 }

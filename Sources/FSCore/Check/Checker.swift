@@ -33,6 +33,15 @@ public enum Checker {
                 }
             }
             run.run()
+            do throws(FSError) {
+                if let journal = try modules.journal(device, superblock) {
+                    let contents = try journal.read(
+                        JournalPosition(
+                            incarnation: superblock.journalIncarnation,
+                            operation: superblock.operations))
+                    run.check(contents)
+                }
+            } catch { run.report(.journalDamaged, "\(error)") }
             return run.result
         }
     }
@@ -121,6 +130,7 @@ private final class CheckRun {
     }
 
     func run() {
+        for run in superblock.journalExtents { mark(run, .blockUsedTwice) }
         var expectation = NodeValidator.Expectation(
             pointer: superblock.volumeRoot, tree: .volume, lower: nil, upper: nil)
         walk(expectation)
@@ -133,6 +143,18 @@ private final class CheckRun {
         tell("bitmap")
         checkBitmap()
         tell("done")
+    }
+
+    /// The trees are those of the last checkpoint; what the journal adds to them is only counted.
+    func check(_ contents: JournalContents) {
+        result.journaledOperations = contents.operationCount
+        if let damage = contents.damage { report(.journalDamaged, damage.detail) }
+        if contents.newestSequence > superblock.sequence {
+            report(
+                .superblockLost,
+                "the journal names sequence \(contents.newestSequence.rawValue), the newest "
+                    + "readable one is \(superblock.sequence.rawValue)")
+        }
     }
 
     private func tell(_ phase: String) {

@@ -140,14 +140,34 @@ final class FileMap: @unchecked Sendable {
     private func readReplica(
         _ record: ExtentRecord, _ replica: Int, first: Int, into target: MutableByteView
     ) throws(FSError) -> Bool {
-        let place = record.replicas[replica].block + UInt64(first)
-        try volume.device.read(into: target, at: place << 12)
+        let place = record.replicas[replica] + UInt64(first)
+        try readPlace(BlockRun(place, UInt64(target.count >> 12)), into: target)
         let checksum = volume.modules.requiredChecksum(record.sumKind)
         for index in 0..<target.count >> 12 {
             let sum = checksum.sum(target.view.slice(index << 12, DiskFormat.blockSize))
             if sum != record.sum(first + index) { return false }
         }
         return true
+    }
+
+    /// Reads blocks of the device, or what the journal holds for them. The journal is asked first:
+    /// what it no longer holds is on the device.
+    private func readPlace(_ run: BlockRun, into target: MutableByteView) throws(FSError) {
+        let staged = volume.journal?.readStaged(run, into: target)
+        guard let staged else {
+            try volume.device.read(into: target, at: run.start.block << 12)
+            return
+        }
+        var index = 0
+        while index < staged.count {
+            let end = staged[index...].firstIndex { $0 != staged[index] } ?? staged.count
+            if !staged[index] {
+                try volume.device.read(
+                    into: target.slice(index << 12, (end - index) << 12),
+                    at: (run.start.block + UInt64(index)) << 12)
+            }
+            index = end
+        }
     }
 
     // MARK: Writing
@@ -192,7 +212,16 @@ final class FileMap: @unchecked Sendable {
             let run = try volume.allocateData(want, goal: goal, space, promised: promised)
             transaction.publish(run)
             let bytes = source.slice(Int(done << 12), Int(run.count << 12))
-            try volume.device.write(bytes, at: run.start.block << 12)
+            if let journal = volume.journal {
+                if source.count <= journal.stagedDataLimit {
+                    transaction.stage(run, bytes)
+                } else {
+                    try volume.device.write(bytes, at: run.start.block << 12)
+                    journal.noteHomeWrite()
+                }
+            } else {
+                try volume.device.write(bytes, at: run.start.block << 12)
+            }
             fresh.append(
                 Extent(
                     block: block + done,

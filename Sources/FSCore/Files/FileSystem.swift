@@ -100,11 +100,7 @@ public final class FileSystem: @unchecked Sendable {
 
     /// fsync(2): everything this inode and all others had committed is durable on return.
     public func synchronize(_ inode: InodeNumber) throws(FSError) {
-        if let journal = volume.journal {
-            try journal.flush()
-        } else {
-            try volume.checkpoint()
-        }
+        try volume.synchronize()
     }
 }
 

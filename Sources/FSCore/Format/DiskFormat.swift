@@ -39,7 +39,9 @@ public enum DiskFormat {
     }
     /// Bits of the incompatible set: a program that does not know one must not open the volume.
     public enum Incompatible {
-        public static let known: UInt64 = 0
+        /// There is a journal, which may hold what the trees lack.
+        public static let journal: UInt64 = 1 << 0
+        public static let known = journal
     }
 }
 

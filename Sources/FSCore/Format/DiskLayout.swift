@@ -131,6 +131,13 @@ public struct DiskLayout: Sendable, Equatable {
         return runs
     }
 
+    /// Where a journal of `blocks` blocks best begins: before the fixed blocks at 15 MiB if it fits
+    /// there, else behind them.
+    func journalGoal(_ blocks: UInt64) -> UInt64 {
+        blocks <= Self.firstCopyBase - Self.frontReserve
+            ? Self.frontReserve : Self.firstCopyBase + Self.firstCopyReserve
+    }
+
     /// Whether a run of blocks lies inside the device and outside every fixed place: the test that
     /// every address from the disk must pass.
     public func isAllocatable(_ run: BlockRun) -> Bool {

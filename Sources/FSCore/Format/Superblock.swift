@@ -35,7 +35,8 @@
 ///     768  mount lease          64 host, 16 boot id, i64 time, u32 pid, u32 reserved
 ///     864  device table         8 × 64: uuid 16, u64 blocks, u64 last sequence, u8 flush
 ///                               capability, 31 reserved
-///     1376 reserved
+///     1376 operations           u64    operations up to this one are in the trees
+///     1384 reserved
 ///     4064 checksum             32     over bytes 0 … 4063
 ///
 /// - Invariant: the copy for sequence *n* is in pair *n* mod 2, so a torn write never touches the
@@ -71,6 +72,8 @@ public struct Superblock: Equatable, Sendable {
     public var volumeRoot: NodePointer
     public var journalIncarnation: UInt64 = 0
     public var journalExtents: [BlockRun] = []
+    /// Operations up to this one are in the trees.
+    public var operations: UInt64 = 0
     public var errorCounters = ErrorCounters()
     public var lease: MountLease?
     public var devices: [DeviceEntry]
@@ -205,6 +208,9 @@ public struct Superblock: Equatable, Sendable {
             try reader.reserved(31)
             if index < deviceCount { devices.append(entry) }
         }
+        operations = try reader.u64()
+        try reader.require(operations < 1 << 62, "operations")
+        try reader.require(journalIncarnation < 1 << 62, "journal incarnation")
         try reader.reserved(Self.checksumOffset - reader.offset)
         try reader.require(
             DiskLayout.isSupported(blockCount),
@@ -215,9 +221,20 @@ public struct Superblock: Equatable, Sendable {
             try reader.require(root.sequence <= sequence, "root from the future")
             try reader.require(root.birth <= birthEpoch, "root born in the future")
         }
-        for run in journalExtents {
+        try reader.require(
+            journalExtents.isEmpty == (incompatible & DiskFormat.Incompatible.journal == 0),
+            "journal extents and feature bit")
+        for (index, run) in journalExtents.enumerated() {
             try reader.require(layout.isAllocatable(run), "journal extent")
+            for other in journalExtents[..<index] {
+                try reader.require(
+                    run.start + run.count <= other.start || other.start + other.count <= run.start,
+                    "journal extents overlap")
+            }
         }
+        try reader.require(
+            journalExtents.isEmpty || JournalGeometry.isSupported(journalExtents),
+            "size of the journal")
         try reader.require(reservedBlocks <= blockCount, "reserved blocks")
         try reader.require(inodeCount < inodeCeiling, "inode count")
     }
@@ -291,6 +308,7 @@ public struct Superblock: Equatable, Sendable {
             writer.u8(entry.flushCapability)
             writer.reserved(31)
         }
+        writer.u64(operations)
         writer.reserved(Self.checksumOffset - writer.offset)
         let checksum = modules.requiredChecksum(checksumKind)
         checksum.sum(buffer.view.slice(0, Self.checksumOffset))

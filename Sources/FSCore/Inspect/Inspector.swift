@@ -47,6 +47,15 @@ public enum Inspector {
             ("inode_ceiling", .number(superblock.inodeCeiling)),
             ("cleanly_unmounted", .flag(superblock.isCleanlyUnmounted)),
             ("written_seconds", .signed(superblock.written.seconds)),
+            ("operations", .number(superblock.operations)),
+            ("journal_incarnation", .number(superblock.journalIncarnation)),
+            (
+                "journal_extents",
+                .list(
+                    superblock.journalExtents.map {
+                        .text("\($0.start.block)+\($0.count)")
+                    })
+            ),
             ("head_root", describe(superblock.headRoot)),
             ("volume_root", describe(superblock.volumeRoot)),
         ]
@@ -66,6 +75,56 @@ public enum Inspector {
             ("birth", .number(pointer.birth.rawValue)),
             ("checksum", .text(String(pointer.checksum.words.0, radix: 16))),
         ])
+    }
+
+    // MARK: Journal
+
+    /// The records of the journal in the order of the ring, whatever state it is in.
+    public static func journal(
+        _ device: any BlockDevice, modules: ModuleSet
+    ) throws(FSError) -> Value {
+        let superblock = try SuperblockStore.newest(device, modules: modules)
+        guard let journal = try modules.journal(device, superblock) else {
+            return .record([("journal", .text("none"))])
+        }
+        let contents = try journal.read(
+            JournalPosition(
+                incarnation: superblock.journalIncarnation, operation: superblock.operations))
+        var damaged: [Value] = []
+        let records = journal.records { block, error in
+            damaged.append(
+                .record([("ring_block", .number(block)), ("error", .text("\(error)"))]))
+        }
+        var fields: [(String, Value)] = [
+            ("bytes", .number(journal.status.ringBytes)),
+            ("incarnation", .number(superblock.journalIncarnation)),
+            ("operations_in_trees", .number(superblock.operations)),
+            ("operations_to_replay", .number(contents.operationCount)),
+            ("durable_operation", .number(contents.durableOperation)),
+        ]
+        if let damage = contents.damage { fields.append(("damage", .text(damage.detail))) }
+        fields.append(
+            (
+                "records",
+                .list(
+                    records.map { record in
+                        .record([
+                            ("ring_block", .number(record.ringBlock)),
+                            (
+                                "kind",
+                                .text(record.kind == .seal ? "seal" : "transactions")
+                            ),
+                            ("incarnation", .number(record.incarnation)),
+                            ("first_operation", .number(record.firstOperation)),
+                            ("last_operation", .number(record.lastOperation)),
+                            ("durable_operation", .number(record.durableOperation)),
+                            ("durable_sequence", .number(record.durableSequence.rawValue)),
+                            ("bytes", .number(UInt64(record.byteCount))),
+                        ])
+                    })
+            ))
+        fields.append(("damaged", .list(damaged)))
+        return .record(fields)
     }
 
     // MARK: Trees and nodes

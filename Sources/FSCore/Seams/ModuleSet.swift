@@ -5,11 +5,16 @@
 public struct ModuleSet: Sendable {
     private var checksums: [ChecksumKind: any Checksum]
     private let nameHash: @Sendable (NameHashKey) -> any NameHash
+    private let journal: JournalMaker?
+
+    public typealias JournalMaker = @Sendable (JournalSetup) throws(FSError) -> any Journal
 
     /// - Parameter checksums: at least one for each `ChecksumKind`.
     public init(
-        checksums: [any Checksum], nameHash: @escaping @Sendable (NameHashKey) -> any NameHash
+        checksums: [any Checksum], nameHash: @escaping @Sendable (NameHashKey) -> any NameHash,
+        journal: JournalMaker? = nil
     ) {
+        self.journal = journal
         self.checksums = Dictionary(
             checksums.map { ($0.kind, $0) }, uniquingKeysWith: { first, _ in first })
         self.nameHash = nameHash
@@ -25,5 +30,37 @@ public struct ModuleSet: Sendable {
         }
         return checksum
     }
+    /// The journal of a volume; nil if it has none.
+    func journal(
+        _ device: any BlockDevice, _ superblock: Superblock, _ brokenRules: BrokenRules = []
+    ) throws(FSError) -> (any Journal)? {
+        guard !superblock.journalExtents.isEmpty else { return nil }
+        guard let journal else {
+            throw .unknownFeatures(.incompatible, bits: DiskFormat.Incompatible.journal)
+        }
+        let key = nameHash(superblock.nameHashKey)
+        return try journal(
+            JournalSetup(
+                device: device, layout: DiskLayout(blockCount: superblock.blockCount),
+                internalUUID: superblock.internalUUID, extents: superblock.journalExtents,
+                recordSum: { incarnation in
+                    self.nameHash(Self.recordKey(from: key, incarnation: incarnation))
+                }, brokenRules: brokenRules))
+    }
+
+    /// The key of the sums of one incarnation's records. It comes from the key of the names, over
+    /// bytes that no name can be: a slash, and zeros.
+    private static func recordKey(
+        from key: any NameHash, incarnation: UInt64
+    ) -> NameHashKey {
+        func word(_ index: UInt8) -> UInt64 {
+            var bytes = Array("journal/".utf8)
+            bytes.append(littleEndian: incarnation)
+            bytes += [0, index]
+            return bytes.withView { key.hash($0) }
+        }
+        return NameHashKey(word(0) | word(2) << 56, word(1) | word(3) << 56)
+    }
+
     func nameHash(_ key: NameHashKey) -> any NameHash { nameHash(key) }
 }

@@ -7,6 +7,8 @@ public protocol VolumeObserver: AnyObject, Sendable {
 public enum VolumeEvent: Sendable {
     /// A checkpoint is durable.
     case checkpoint(sequence: SuperblockSequence, nodes: Int, milliseconds: Double)
+    /// The journal was replayed when the volume was opened.
+    case recovered(Volume.Recovery)
     /// The volume gave up writing.
     case latched(String)
     /// A copy of something was bad; another was right, or the read failed.

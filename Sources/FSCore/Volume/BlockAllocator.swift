@@ -22,6 +22,8 @@ final class BlockAllocator: @unchecked Sendable {
     private let layout: DiskLayout
     let floors: SpaceFloors
 
+    private let brokenRules: BrokenRules
+
     private let lock = Mutex()
     private var regions: [UInt64: Region] = [:]
     /// Regions whose bitmap is damaged in all copies: closed to allocation.
@@ -42,7 +44,8 @@ final class BlockAllocator: @unchecked Sendable {
         }
     }
 
-    init(store: BitmapStore) {
+    init(store: BitmapStore, brokenRules: BrokenRules = []) {
+        self.brokenRules = brokenRules
         self.store = store
         layout = store.layout
         floors = SpaceFloors(allocatableBlocks: store.layout.allocatableBlocks)
@@ -108,9 +111,36 @@ final class BlockAllocator: @unchecked Sendable {
         }
     }
 
+    /// Takes blocks that a journal says were allocated, before anything else is.
+    func claim(_ run: BlockRun) throws(FSError) {
+        try lock.withLock { () throws(FSError) in
+            let number = run.start.block / DiskLayout.regionBlocks
+            guard let region = try loadedRegion(number),
+                BlockBits(region.busy.bytes).isClear(
+                    Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
+            else {
+                throw .corrupt(
+                    Corruption(
+                        .journal, at: run.start.block << 12, "allocates blocks that are in use"))
+            }
+            take(run)
+        }
+    }
+
     /// Gives back blocks that were allocated but never published.
     func cancel(_ run: BlockRun) {
-        lock.withLock { free(run) }
+        lock.withLock {
+            free(run)
+            if brokenRules.contains(.bitAtAllocation) { setCommitted(run, false) }
+        }
+    }
+
+    private func setCommitted(_ run: BlockRun, _ isSet: Bool) {
+        guard let region = regions[run.start.block / DiskLayout.regionBlocks] else { return }
+        let bits = BlockBits(region.committed.bytes)
+        let start = Int(run.start.block % DiskLayout.regionBlocks)
+        if isSet { bits.set(start, Int(run.count)) } else { bits.clear(start, Int(run.count)) }
+        region.isDirty = true
     }
 
     /// First fit from `start` on, around the device. A run shorter than wanted is taken from the
@@ -175,6 +205,7 @@ final class BlockAllocator: @unchecked Sendable {
             Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
         region.free -= Int(run.count)
         busyBlocks += run.count
+        if brokenRules.contains(.bitAtAllocation) { setCommitted(run, true) }
     }
 
     private func free(_ run: BlockRun) {
@@ -230,13 +261,13 @@ final class BlockAllocator: @unchecked Sendable {
                     let bits = BlockBits(region.committed.bytes)
                     let start = Int(run.start.block % DiskLayout.regionBlocks)
                     if isPublished {
-                        guard bits.isClear(start, Int(run.count)) else {
+                        guard bits.isClear(start, Int(run.count)) || !brokenRules.isEmpty else {
                             throw .corrupt(
                                 Corruption(.bitmap, at: run.start.block << 12, "allocated twice"))
                         }
                         bits.set(start, Int(run.count))
                     } else {
-                        guard bits.isAllSet(start, Int(run.count)) else {
+                        guard bits.isAllSet(start, Int(run.count)) || !brokenRules.isEmpty else {
                             throw .corrupt(
                                 Corruption(.bitmap, at: run.start.block << 12, "freed twice"))
                         }

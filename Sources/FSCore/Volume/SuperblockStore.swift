@@ -71,9 +71,17 @@ public enum SuperblockStore {
     ///
     /// Throws what is most telling when none is usable: an unknown version or feature before
     /// damage, damage before "not a volume"; `.truncated` if the device is smaller than it was.
-    public static func newest(_ device: any BlockDevice, modules: ModuleSet) throws(FSError)
-        -> Superblock
-    {
+    public static func newest(
+        _ device: any BlockDevice, modules: ModuleSet
+    ) throws(FSError) -> Superblock {
+        try find(device, modules: modules).superblock
+    }
+
+    /// The newest superblock, and whether a copy of the other pair can be read too. If it cannot,
+    /// the newest found may not be the newest written.
+    static func find(
+        _ device: any BlockDevice, modules: ModuleSet
+    ) throws(FSError) -> (superblock: Superblock, isOtherPairReadable: Bool) {
         let copies = readAll(device, modules: modules)
         var newest: Superblock?
         var failure: FSError?
@@ -92,7 +100,12 @@ public enum SuperblockStore {
             throw .truncated(
                 expectedBytes: newest.blockCount << 12, foundBytes: device.byteCount)
         }
-        return newest
+        let other = copies.contains { copy in
+            guard case .success(let superblock) = copy.result else { return false }
+            return superblock.sequence.rawValue % 2 != newest.sequence.rawValue % 2
+        }
+        // Format writes one pair only.
+        return (newest, other || newest.sequence.rawValue == 1)
     }
 
     private static func rank(_ error: FSError) -> Int {

@@ -5,18 +5,26 @@
 /// - Invariant: reads of the operation go through `Volume.value(of:in:)` with this transaction, so
 ///   an operation that touches one item twice sees its own first change.
 @safe
-package final class Transaction {
+public final class Transaction {
     package struct Update {
-        var tree: TreeID
-        var key: Key
+        package var tree: TreeID
+        package var key: Key
         /// Where the value lies in `bytes`; nil deletes the key.
-        var value: Range<Int>?
+        package var value: Range<Int>?
+    }
+
+    /// Data for blocks of the device that goes through the journal: a part of `data`.
+    package struct StagedData {
+        package var run: BlockRun
+        package var start: Int
     }
 
     package private(set) var updates: [Update] = []
     package private(set) var bytes: [UInt8] = []
     package private(set) var published: [BlockRun] = []
     package private(set) var released: [Release] = []
+    package private(set) var staged: [StagedData] = []
+    package private(set) var data: [UInt8] = []
     /// Change of the volume's count of inodes, and of blocks promised by fallocate.
     package var inodeDelta: Int64 = 0
     package var promisedDelta: Int64 = 0
@@ -53,6 +61,27 @@ package final class Transaction {
         add(Update(tree: tree, key: key, value: nil))
     }
 
+    /// Puts (or with nil deletes) an item without looking for an earlier change of it; for replay,
+    /// whose transactions name each item once.
+    package func replayUpdate(_ tree: TreeID, _ key: Key, _ value: ByteView?) {
+        let start = bytes.count
+        if let value { bytes.append(value) }
+        updates.append(
+            Update(tree: tree, key: key, value: value == nil ? nil : start..<bytes.count))
+    }
+
+    /// Makes this transaction an empty one, keeping its memory.
+    package func removeAll() {
+        updates.removeAll(keepingCapacity: true)
+        bytes.removeAll(keepingCapacity: true)
+        published.removeAll(keepingCapacity: true)
+        released.removeAll(keepingCapacity: true)
+        staged.removeAll(keepingCapacity: true)
+        data.removeAll(keepingCapacity: true)
+        inodeDelta = 0
+        promisedDelta = 0
+    }
+
     private func add(_ update: Update) {
         // A later change of an item replaces the earlier one: updates are absolute.
         if let index = index(of: update.key, update.tree) {
@@ -76,6 +105,12 @@ package final class Transaction {
     /// The keys of the head tree that this transaction puts or deletes in a range.
     func keys(_ range: ClosedRange<Key>) -> [Key] {
         updates.filter { $0.tree == .head && range.contains($0.key) }.map(\.key)
+    }
+
+    /// Leaves the data of whole blocks to the journal, which writes it home in time.
+    package func stage(_ run: BlockRun, _ source: ByteView) {
+        staged.append(StagedData(run: run, start: data.count))
+        data.append(source)
     }
 
     package func publish(_ run: BlockRun) { published.append(run) }

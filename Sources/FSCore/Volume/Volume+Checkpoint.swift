@@ -68,10 +68,13 @@ extension Volume {
     private func performCheckpoint(unmounting: Bool) -> Result<Void, FSError> {
         let start = monotonicNanoseconds()
         let cut = freeze(unmounting: unmounting)
+        options.duringCheckpoint?()
         do throws(FSError) {
             let sums = try writeNodes(cut.pages)
             var next = stateLock.withLock { superblock }
             next.sequence = cut.window.sequence
+            next.journalIncarnation = ringIncarnation
+            next.operations = cut.window.operations
             next.birthEpoch = cut.window.birthEpoch
             if let sum = sums[cut.head.address] {
                 next.headRoot = cut.head.pointer(checksumKind, checksum: sum)
@@ -79,8 +82,12 @@ extension Volume {
             if let sum = sums[cut.volume.address] {
                 next.volumeRoot = cut.volume.pointer(checksumKind, checksum: sum)
             }
+            var released = cut.window.released
+            if options.brokenRules.contains(.freeInFrozenBitmap) {
+                released += treeLock.shared { window.released }
+            }
             next.bitmapRoot = try allocator.persist(
-                published: cut.published, released: cut.window.released)
+                published: cut.published, released: released)
             next.inodeCount = cut.window.inodeCount
             next.reservedBlocks = cut.window.promisedBlocks
             next.inodeCeiling = cut.inodeCeiling
@@ -88,9 +95,11 @@ extension Volume {
             next.written = .now()
             next.devices[0].lastSequence = next.sequence.rawValue
             next.errorCounters = persistentErrors()
-            try device.flush()
+            if let journal { try journal.writeHome(cut.journal) }
+            if !options.brokenRules.contains(.superblockBeforeTree) { try device.flush() }
             try SuperblockStore.write(next, to: device, modules: modules)
             try device.flush()
+            journal?.retire(cut.journal, sequence: next.sequence)
             settle(cut, sums)
             let milliseconds = Double(monotonicNanoseconds() - start) / 1e6
             stateLock.withLock {
@@ -99,7 +108,6 @@ extension Volume {
                 progress.count += 1
                 progress.lastMilliseconds = milliseconds
             }
-            journal?.checkpointed(upTo: cut.window.operations, sequence: next.sequence)
             observer?.volume(
                 .checkpoint(
                     sequence: next.sequence, nodes: cut.pages.count, milliseconds: milliseconds))
@@ -118,6 +126,7 @@ extension Volume {
         var head: Page
         var volume: Page
         var inodeCeiling: UInt64
+        var journal: JournalCut
     }
 
     private func freeze(unmounting: Bool) -> Cut {
@@ -136,7 +145,9 @@ extension Volume {
                 ? window.nextInode : min(window.nextInode + Self.inodeStride, InodeNumber.limit)
             let cut = Cut(
                 window: window, pages: pages, published: published, head: head.root,
-                volume: volumeTree.root, inodeCeiling: ceiling)
+                volume: volumeTree.root, inodeCeiling: ceiling,
+                journal: journal?.cut(window.operations)
+                    ?? JournalCut(operation: window.operations, offset: 0))
             window.sequence = SuperblockSequence(window.sequence.rawValue + 1)
             window.dirty = []
             window.published = []
@@ -194,7 +205,9 @@ extension Volume {
             window.inodeCeiling = cut.inodeCeiling
         }
         let reusable = epochs.retire(cut.window.released)
-        if !reusable.isEmpty { allocator.reuse(reusable) }
+        if !reusable.isEmpty, !options.brokenRules.contains(.reuseBeforeCheckpoint) {
+            allocator.reuse(reusable)
+        }
         trimPool()
     }
 
@@ -222,7 +235,10 @@ extension Volume {
         let (dirty, runs) = treeLock.shared {
             (window.dirty.count, window.published.count + window.released.count)
         }
-        guard dirty >= Self.softDirtyLimit || runs >= Self.softRunLimit else { return }
+        guard
+            dirty >= Self.softDirtyLimit || runs >= Self.softRunLimit
+                || journal?.wantsCheckpoint == true
+        else { return }
         if dirty >= Self.hardDirtyLimit || runs >= 2 * Self.softRunLimit
             || options.checkpointIntervalMilliseconds == 0
         {

@@ -17,7 +17,9 @@ public final class Volume: @unchecked Sendable {
     let checksum: any Checksum
     let layout: DiskLayout
     package let nameHash: any NameHash
-    let options: OpenOptions
+    private(set) var options: OpenOptions
+    /// Which ring the next superblock names.
+    private(set) var ringIncarnation: UInt64
     weak let observer: (any VolumeObserver)?
     let errors = ErrorLog()
 
@@ -34,7 +36,7 @@ public final class Volume: @unchecked Sendable {
     var window: Window
 
     /// Seams that a volume may have; nil without the module.
-    let journal: (any Journal)? = nil
+    let journal: (any Journal)?
     let snapshots: (any SnapshotPolicy)? = nil
 
     /// Guards `state`, `progress` and `superblock`; waits for checkpoints happen on it.
@@ -42,8 +44,10 @@ public final class Volume: @unchecked Sendable {
     var superblock: Superblock
     var state = State.online
     var progress = CheckpointProgress()
-    private var timer: WorkerThread?
+    private var timers: [WorkerThread] = []
     let wasCleanlyUnmounted: Bool
+    /// What opening the volume brought back from the journal.
+    public internal(set) var recovery: Recovery?
     /// Persistent error counters as they were when the volume was opened.
     let initialErrors: Superblock.ErrorCounters
     private var backing: FileSystem!
@@ -62,7 +66,7 @@ public final class Volume: @unchecked Sendable {
         var released: [BlockRun] = []
         var releasedBlocks: UInt64 = 0
         /// Operations published so far, in their one order.
-        var operations: UInt64 = 0
+        var operations: UInt64
         var inodeCount: UInt64
         var promisedBlocks: UInt64
         /// The next free inode number, and where the durable ceiling stands.
@@ -70,23 +74,29 @@ public final class Volume: @unchecked Sendable {
         var inodeCeiling: UInt64
     }
 
-    /// Opens the volume on `device`. Read-write, it is marked as in use at once; inodes that were
-    /// unlinked while open before a crash are reclaimed.
+    /// Opens the volume on `device`, replaying its journal: to the device, or on a read-only volume
+    /// in memory. Read-write, it is marked as in use at once; inodes that were unlinked while open
+    /// before a crash are reclaimed.
+    ///
+    /// If the journal is damaged the volume comes up read-only, in the state before the damage, and
+    /// `recovery` names it.
     public static func open(
         _ device: any BlockDevice, modules: ModuleSet, options: OpenOptions = OpenOptions(),
         observer: (any VolumeObserver)? = nil
     ) throws(FSError) -> Volume {
-        let superblock = try SuperblockStore.newest(device, modules: modules)
+        let device = RetryingBlockDevice(device)
+        let (superblock, isOtherPairReadable) = try SuperblockStore.find(device, modules: modules)
         var options = options
         let unknown = superblock.readOnlyCompatible & ~DiskFormat.ReadOnlyCompatible.known
         if unknown != 0, !options.readOnly {
             throw .unknownFeatures(.readOnlyCompatible, bits: unknown)
         }
         if device.isReadOnly { options.readOnly = true }
-        let volume = Volume(device, modules, superblock, options, observer)
+        let volume = try Volume(device, modules, superblock, options, observer)
         try volume.loadRoots()
         volume.backing = FileSystem(volume)
-        if !options.readOnly {
+        try volume.recover(isOtherPairReadable: isOtherPairReadable)
+        if !volume.options.readOnly {
             try volume.start()
         }
         return volume
@@ -95,7 +105,8 @@ public final class Volume: @unchecked Sendable {
     private init(
         _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
         _ options: OpenOptions, _ observer: (any VolumeObserver)?
-    ) {
+    ) throws(FSError) {
+        journal = try modules.journal(device, superblock, options.brokenRules)
         self.device = device
         self.modules = modules
         self.superblock = superblock
@@ -111,14 +122,20 @@ public final class Volume: @unchecked Sendable {
         allocator = BlockAllocator(
             store: BitmapStore(
                 device: device, checksum: checksum, layout: layout, root: superblock.bitmapRoot,
-                errors: errors))
+                errors: errors), brokenRules: options.brokenRules)
+        let reusesSequence =
+            options.brokenRules.contains(.sequenceReusedAfterRecovery)
+            && !superblock.isCleanlyUnmounted
         window = Window(
-            sequence: SuperblockSequence(superblock.sequence.rawValue + 1),
-            birthEpoch: superblock.birthEpoch, inodeCount: superblock.inodeCount,
+            sequence: SuperblockSequence(superblock.sequence.rawValue + (reusesSequence ? 0 : 1)),
+            birthEpoch: superblock.birthEpoch, operations: superblock.operations,
+            inodeCount: superblock.inodeCount,
             promisedBlocks: superblock.reservedBlocks, nextInode: superblock.inodeCeiling,
             inodeCeiling: superblock.inodeCeiling)
         wasCleanlyUnmounted = superblock.isCleanlyUnmounted
         initialErrors = superblock.errorCounters
+        progress.durableOperations = superblock.operations
+        ringIncarnation = superblock.journalIncarnation
         if options.readOnly { state = .readOnly }
     }
 
@@ -137,12 +154,30 @@ public final class Volume: @unchecked Sendable {
     }
 
     /// The first checkpoint marks the volume as in use, so that a crash is known as one.
+    /// It also begins the journal anew, so that records from before are nothing from then on.
     private func start() throws(FSError) {
+        ringIncarnation += 1
         try checkpoint(force: true)
+        if let journal {
+            let (sequence, operations) = stateLock.withLock {
+                (superblock.sequence, superblock.operations)
+            }
+            do throws(FSError) {
+                try journal.start(
+                    JournalPosition(incarnation: ringIncarnation, operation: operations),
+                    sequence: sequence)
+            } catch {
+                latch(error)
+                throw error
+            }
+        }
         try fileSystem.reclaimOrphans()
         let interval = options.checkpointIntervalMilliseconds
         if interval > 0 {
-            timer = WorkerThread { [unowned self] in runTimer(interval) }
+            timers.append(WorkerThread { [unowned self] in runTimer(interval) })
+            if let journal {
+                timers.append(WorkerThread { [unowned self] in runJournalTimer(journal) })
+            }
         }
     }
 
@@ -203,17 +238,28 @@ public final class Volume: @unchecked Sendable {
     // MARK: Changing
 
     /// Applies a transaction: all of it, or nothing and an error.
-    func commit(_ transaction: Transaction, _ space: SpaceClass) throws(FSError) {
+    ///
+    /// - Parameter isReplayed: it comes from the journal, for the device or (`.inMemory`) for a
+    ///   volume that is not written.
+    func commit(
+        _ transaction: Transaction, _ space: SpaceClass, isReplayed: Bool = false
+    ) throws(FSError) {
         guard !transaction.isEmpty else { return }
-        try waitForRoom()
+        let journal = isReplayed ? nil : self.journal
+        if !isReplayed { try waitForRoom() }
         while true {
             var missing: NodeValidator.Expectation?
             var needed = 0
             var counted = PlannedPages()
             treeLock.lockExclusive()
-            do throws(FSError) { try requireWritable() } catch {
+            do throws(FSError) { if !isReplayed { try requireWritable() } } catch {
                 treeLock.unlock()
                 throw error
+            }
+            if let journal, !journal.hasRoom(for: transaction) {
+                treeLock.unlock()
+                try makeJournalRoom(journal)
+                continue
             }
             do throws(TreeFault) {
                 for update in transaction.updates {
@@ -238,7 +284,9 @@ public final class Volume: @unchecked Sendable {
             }
             if pool.count >= needed {
                 apply(transaction)
+                let isFirst = journal?.append(transaction) ?? false
                 treeLock.unlock()
+                if isFirst { wakeTimers() }
                 return
             }
             let dirty = window.dirty.count
@@ -263,20 +311,10 @@ public final class Volume: @unchecked Sendable {
         window.promisedBlocks = UInt64(
             clamping: Int64(window.promisedBlocks) + transaction.promisedDelta)
         window.operations += 1
-        if let journal {
-            journal.append(
-                JournalTransaction(
-                    operation: window.operations,
-                    updates: transaction.updates.map { update in
-                        JournalTransaction.Update(
-                            tree: update.tree, key: update.key,
-                            value: update.value.map { Array(transaction.bytes[$0]) })
-                    },
-                    allocated: transaction.published, freed: transaction.released.map(\.run)))
-        }
     }
 
     func release(_ run: BlockRun, birth: BirthEpoch) {
+        if options.brokenRules.contains(.reuseBeforeCheckpoint) { allocator.reuse([run]) }
         if let snapshots, !snapshots.isFreed(run, birth: birth, by: .head) { return }
         window.released.append(run)
         window.releasedBlocks += run.count
@@ -364,6 +402,12 @@ public final class Volume: @unchecked Sendable {
         if isFirst { observer?.volume(.latched(error.description)) }
     }
 
+    /// After this the volume is only read, whatever was asked for.
+    func forceReadOnly() {
+        options.readOnly = true
+        stateLock.withLock { if state == .online { state = .readOnly } }
+    }
+
     /// Turns writing off (after making everything durable) or on again.
     public func setReadOnly(_ isReadOnly: Bool) throws(FSError) {
         if isReadOnly {
@@ -386,14 +430,16 @@ public final class Volume: @unchecked Sendable {
             progress.stopTimer = true
             stateLock.signalAll()
         }
-        timer?.join()
-        timer = nil
+        for timer in timers { timer.join() }
+        timers = []
         let wasOpen = stateLock.withLock { state }
         switch wasOpen {
         case .closed: return
         case .latched(let why): throw .latched(why)
         case .readOnly where options.readOnly: break
-        case .online, .readOnly: try checkpoint(force: true, evenReadOnly: true, unmounting: true)
+        case .online, .readOnly:
+            try checkpoint(force: true, evenReadOnly: true, unmounting: true)
+            try sealJournal()
         }
         stateLock.withLock { state = .closed }
     }
@@ -414,6 +460,10 @@ public struct OpenOptions: Sendable {
     /// 0 = no timer: checkpoints only when asked for or when too much is dirty.
     public var checkpointIntervalMilliseconds = 5000
     public var accessTime = AccessTimePolicy.relative
+    /// For tests: rules that are switched off, and what happens between the freeze of a checkpoint
+    /// and its first write.
+    package var brokenRules: BrokenRules = []
+    package var duringCheckpoint: (@Sendable () -> Void)?
     public init() {}
 }
 

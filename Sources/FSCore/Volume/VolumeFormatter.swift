@@ -27,7 +27,9 @@ public enum VolumeFormatter {
         let allocator = BlockAllocator(store: store)
 
         let sequence = SuperblockSequence(1)
-        var published: [BlockRun] = []
+        let ring = try writeRing(
+            device, allocator, blocks: journalBlocks(blockCount, options), layout)
+        var published = ring
         func writeRoot(_ tree: TreeID, fill: (NodePage) -> Void) throws(FSError) -> NodePointer {
             let page = Page(
                 emptyAtLevel: 0, tree: tree, uuid: internalUUID,
@@ -63,6 +65,8 @@ public enum VolumeFormatter {
                     flushCapability: 0)
             ])
         superblock.label = options.label
+        superblock.journalExtents = ring
+        if !ring.isEmpty { superblock.incompatible |= DiskFormat.Incompatible.journal }
         superblock.bitmapRoot = try allocator.persist(published: published, released: [])
         try device.flush()
         try SuperblockStore.write(superblock, to: device, modules: modules)
@@ -86,12 +90,55 @@ public enum VolumeFormatter {
             !options.label.utf8.contains(0)
         else { throw .invalidArgument }
         let total = DiskLayout(blockCount: blockCount).allocatableBlocks
+        let journal = journalBlocks(blockCount, options)
+        if journal != 0 {
+            let largest = min(JournalGeometry.maximumBlocks, blockCount / 4)
+            guard journal >= JournalGeometry.minimumBlocks, journal <= largest else {
+                throw .journalSize(
+                    bytes: journal << 12, minimum: JournalGeometry.minimumBlocks << 12,
+                    maximum: largest << 12)
+            }
+        }
         let floors = SpaceFloors(allocatableBlocks: total)
         let roots = 2 * DiskFormat.blocksPerNode * UInt64(DiskFormat.nodeReplicas)
         return FormatSummary(
             uuid: options.uuid ?? .random(), label: options.label, byteCount: blockCount << 12,
-            blockCount: blockCount,
-            availableBlocks: total - roots - floors.slop - floors.emergency)
+            blockCount: blockCount, journalBlocks: journal,
+            availableBlocks: total - roots - journal - floors.slop - floors.emergency)
+    }
+
+    private static func journalBlocks(_ volumeBlocks: UInt64, _ options: FormatOptions) -> UInt64 {
+        guard let bytes = options.journalByteCount else {
+            return JournalGeometry.defaultBlocks(volumeBlocks: volumeBlocks)
+        }
+        return bytes >> 12
+    }
+
+    /// Allocates the journal's ring and fills it with zeros, so that no old record is found in it
+    /// and no later write to it has to find room on the host.
+    private static func writeRing(
+        _ device: any BlockDevice, _ allocator: BlockAllocator, blocks: UInt64, _ layout: DiskLayout
+    ) throws(FSError) -> [BlockRun] {
+        var extents: [BlockRun] = []
+        var rest = blocks
+        var goal = BlockAddress(block: layout.journalGoal(blocks))
+        while rest >= JournalGeometry.minimumExtentBlocks {
+            let run = try allocator.allocateData(rest, goal: goal, keeping: 0)
+            extents.append(run)
+            rest -= run.count
+            goal = run.start + run.count
+        }
+        let zeros = ByteBuffer(count: 1 << 20)
+        for run in extents {
+            var done: UInt64 = 0
+            while done < run.count {
+                let count = min(run.count - done, UInt64(zeros.count >> 12))
+                try device.write(
+                    zeros.view.slice(0, Int(count) << 12), at: (run.start.block + done) << 12)
+                done += count
+            }
+        }
+        return extents
     }
 
     /// Zeroes the four places of this size, and the boot area in which other filesystems have
@@ -120,6 +167,8 @@ public struct FormatOptions: Sendable {
     public var uuid: VolumeUUID?
     /// nil takes the whole device.
     public var byteCount: UInt64?
+    /// Size of the journal; nil = by the volume's size, 0 = none: then every fsync is a checkpoint.
+    public var journalByteCount: UInt64?
     /// Owner of the root directory.
     public var rootUserID: UInt32 = 0
     public var rootGroupID: UInt32 = 0
@@ -132,6 +181,7 @@ public struct FormatSummary: Sendable {
     public var label: String
     public var byteCount: UInt64
     public var blockCount: UInt64
+    public var journalBlocks: UInt64
     /// Free to ordinary writes.
     public var availableBlocks: UInt64
 }

@@ -176,7 +176,7 @@ final class MountDaemon: ControlService {
             case .status:
                 reply.status = StatusDocument(volume.status(), device: record.device, mount: record)
             case .sync:
-                try volume.checkpoint()
+                try volume.synchronize()
             case .check:
                 reply.check = CheckDocument(
                     try Checker.check(volume) { progress(ProgressReporter.Step($0)) })
@@ -221,6 +221,10 @@ private final class EventRelay: VolumeObserver {
     func volume(_ event: VolumeEvent) {
         switch event {
         case .checkpoint: break
+        case .recovered(let recovery):
+            log(
+                "the journal was replayed: \(recovery.operations) operations, "
+                    + "\(recovery.bytes) bytes, \(Int(recovery.milliseconds)) ms")
         case .latched(let why): log("the volume takes no more changes: \(why)")
         case .damage(let what): log(what)
         }

@@ -50,6 +50,16 @@ extension Failure {
                 .failed, .tooLarge,
                 "\(target): \(SizeFormatter.string(bytes)) is too large for a volume",
                 hint: "the largest volume has \(SizeFormatter.string(maximum))")
+        case .notReplayable:
+            self.init(
+                .failed, .notReplayable, sentence,
+                hint: "mount it read-write once: that replays the journal to the device")
+        case .journalSize(let bytes, let minimum, let maximum):
+            self.init(
+                .usage, .journalSize,
+                "a journal of \(SizeFormatter.string(bytes)) is not possible on \(target)",
+                hint: "choose \(SizeFormatter.string(minimum)) to "
+                    + "\(SizeFormatter.string(maximum)), or --no-journal")
         case .latched:
             self.init(
                 .failed, .latched, sentence,

@@ -28,6 +28,8 @@ enum MessageID: String, CaseIterable, Sendable {
     case refused = "AEGIS-0025"
     case notMounted = "AEGIS-0026"
     case errorsCounted = "AEGIS-0027"
+    case notReplayable = "AEGIS-0036"
+    case journalSize = "AEGIS-0037"
     case notCleanlyUnmounted = "AEGIS-0028"
 
     case locked = "AEGIS-0030"
@@ -134,6 +136,20 @@ enum MessageID: String, CaseIterable, Sendable {
                 "Going back to the older superblock would silently undo what was already durable "
                     + "and could mix old and new blocks, so the volume is not opened for writing. "
                     + "Mount it read-only and copy what is there."
+            )
+        case .notReplayable:
+            (
+                "the journal cannot be replayed without writing",
+                "A volume that was not unmounted cleanly holds its last operations in the journal. "
+                    + "A read-only mount brings them back in memory only, and there are too many "
+                    + "for that. Mount it read-write once, which takes about a second."
+            )
+        case .journalSize:
+            (
+                "a journal of this size is not possible",
+                "A journal has at least 2 MiB and at most 1 GiB or a quarter of the volume. Without "
+                    + "--journal-size its size follows that of the volume; --no-journal makes a "
+                    + "volume whose every fsync is a checkpoint."
             )
         case .damaged:
             (

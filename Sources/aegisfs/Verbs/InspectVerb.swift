@@ -38,6 +38,11 @@ enum InspectVerb {
             try Inspector.bitmap(device, modules: .standard)
         }
     }
+    static func journal(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        try show(arguments) { (device) throws(FSError) in
+            try Inspector.journal(device, modules: .standard)
+        }
+    }
     static func path(_ arguments: Arguments) throws(Failure) -> ExitCode {
         let path = arguments.operands[1]
         return try show(arguments) { (device) throws(FSError) in

@@ -1,0 +1,26 @@
+/// Rules of the design that a test may switch off, to prove that the tests would notice. Nothing but
+/// tests can reach them: no option of the program sets one.
+///
+/// Each name says what goes wrong; `docs/DESIGN.md` says why the rule is there, and
+/// `NegativeControlTests` that each of them is caught.
+package struct BrokenRules: OptionSet, Sendable {
+    package let rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    /// The superblock is written before the nodes that it names.
+    package static let superblockBeforeTree = BrokenRules(rawValue: 1 << 0)
+    /// A block counts as committed from its allocation, not from its publication on.
+    package static let bitAtAllocation = BrokenRules(rawValue: 1 << 1)
+    /// Replay allocates without first claiming what the journal has allocated.
+    package static let noClaimingPass = BrokenRules(rawValue: 1 << 2)
+    /// A release after the freeze already shows in the frozen bitmap.
+    package static let freeInFrozenBitmap = BrokenRules(rawValue: 1 << 3)
+    /// A released block is handed out again before a checkpoint without it is durable.
+    package static let reuseBeforeCheckpoint = BrokenRules(rawValue: 1 << 4)
+    /// The older superblock is used although the journal names a newer one.
+    package static let fallBackToOlderSuperblock = BrokenRules(rawValue: 1 << 5)
+    /// The first checkpoint after a recovery re-uses the sequence of the one that was found.
+    package static let sequenceReusedAfterRecovery = BrokenRules(rawValue: 1 << 6)
+    /// A record goes to the block of the record before it.
+    package static let recordBlockRewritten = BrokenRules(rawValue: 1 << 7)
+}

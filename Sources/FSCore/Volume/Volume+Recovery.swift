@@ -1,0 +1,167 @@
+/// What a volume does with its journal: bring back what a crash left in it, flush it in time, and
+/// turn to a checkpoint where it has no room.
+///
+///     unclean, or a superblock is missing
+///       read the ring ──▶ claim all that it allocated ──▶ apply in order ──▶ checkpoint,
+///                                                                         a new incarnation
+///
+/// - Invariant: nothing is allocated before everything that the journal allocated is claimed.
+/// - Invariant: until the checkpoint that ends it is durable, recovery leaves the ring as it is, so
+///   that a crash during recovery is recovered from like the first.
+extension Volume {
+    /// What opening the volume brought back from its journal.
+    public struct Recovery: Sendable, Equatable {
+        public var operations: UInt64
+        public var bytes: UInt64
+        public var milliseconds: Double
+        /// What could not be read although it was durable; the volume is read-only then.
+        public var damage: Corruption?
+    }
+
+    func recover(isOtherPairReadable: Bool) throws(FSError) {
+        guard let journal else { return }
+        let start = monotonicNanoseconds()
+        let position = JournalPosition(
+            incarnation: ringIncarnation, operation: window.operations)
+        let isBegun = try journal.isBegun(after: position.incarnation)
+        if wasCleanlyUnmounted, isOtherPairReadable, !isBegun { return }
+        var contents = try journal.read(position)
+        if isBegun || contents.newestSequence > superblock.sequence {
+            guard options.brokenRules.contains(.fallBackToOlderSuperblock) else {
+                return try enterOlderState(contents)
+            }
+        }
+        if contents.damage != nil { forceReadOnly() }
+        do throws(FSError) {
+            try replay(contents, journal)
+        } catch .corrupt(let what) where what.structure == .journal {
+            // Sums are right but what they cover makes no sense: nothing of it can be trusted.
+            errors.record(.corrupt(what))
+            throw .corrupt(what)
+        }
+        if let damage = contents.damage {
+            errors.record(.corrupt(damage))
+            observer?.volume(.damage(FSError.corrupt(damage).description))
+        }
+        guard contents.operationCount > 0 || contents.damage != nil else { return }
+        contents.position = position
+        let recovery = Recovery(
+            operations: contents.operationCount, bytes: contents.byteCount,
+            milliseconds: Double(monotonicNanoseconds() - start) / 1e6, damage: contents.damage)
+        self.recovery = recovery
+        observer?.volume(.recovered(recovery))
+    }
+
+    /// The newest superblock is lost. What is left is an older state, part of whose blocks may have
+    /// been used again: good for reading, with every block's sum as judge.
+    private func enterOlderState(_ contents: JournalContents) throws(FSError) {
+        let error = FSError.superblockLost(
+            "the journal names sequence \(contents.newestSequence.rawValue), "
+                + "the newest readable one is \(superblock.sequence.rawValue)")
+        guard options.readOnly else { throw error }
+        errors.record(error)
+        observer?.volume(.damage(error.description))
+    }
+
+    private func replay(
+        _ contents: JournalContents, _ journal: any Journal
+    ) throws(FSError) {
+        guard !contents.records.isEmpty else { return }
+        let inMemory = options.readOnly
+        let claims = !options.brokenRules.contains(.noClaimingPass)
+        if claims {
+            try journal.claims(contents) { (run) throws(FSError) in try allocator.claim(run) }
+        }
+        try journal.replay(contents) { (transaction) throws(FSError) in
+            if inMemory {
+                guard journal.hasRoom(for: transaction), window.dirty.count < Self.hardDirtyLimit
+                else { throw .notReplayable }
+                _ = journal.append(transaction)
+            } else {
+                for part in transaction.staged {
+                    let bytes = transaction.data
+                    try bytes.withView { (view) throws(FSError) in
+                        try device.write(
+                            view.slice(part.start, Int(part.run.count) << 12),
+                            at: part.run.start.block << 12)
+                    }
+                }
+            }
+            if !claims {
+                for run in transaction.published { try? allocator.claim(run) }
+            }
+            try commit(transaction, .emergency, isReplayed: true)
+            if !inMemory, window.dirty.count >= Self.softDirtyLimit { try checkpoint(force: true) }
+        }
+    }
+
+    // MARK: While it is open
+
+    /// Makes every operation that was committed before the call durable: fsync(2).
+    public func synchronize() throws(FSError) {
+        guard let journal else { return try checkpoint() }
+        let current = stateLock.withLock { state }
+        switch current {
+        case .latched(let why): throw .latched(why)
+        case .readOnly, .closed: return
+        case .online: break
+        }
+        if try flush(journal, .synchronize) { return }
+        try checkpoint()
+    }
+
+    private func flush(
+        _ journal: any Journal, _ reason: JournalFlushReason
+    ) throws(FSError) -> Bool {
+        do throws(FSError) { return try journal.flush(reason) } catch {
+            latch(error)
+            throw error
+        }
+    }
+
+    func makeJournalRoom(_ journal: any Journal) throws(FSError) {
+        let hasRoom: Bool
+        do throws(FSError) { hasRoom = try journal.makeRoom() } catch {
+            latch(error)
+            throw error
+        }
+        if !hasRoom { try checkpoint(force: true) }
+    }
+
+    /// Says in the ring which superblock is the last, after a clean unmount: were that lost, its
+    /// forerunner would not be taken for the newest.
+    func sealJournal() throws(FSError) {
+        guard let journal else { return }
+        _ = try flush(journal, .timer)
+        try device.flush()
+    }
+
+    func wakeTimers() { stateLock.withLock { stateLock.signalAll() } }
+
+    /// What the journal's timer does: everything committed so far durable, its data at home.
+    package func writeBack() throws(FSError) {
+        guard let journal, try !flush(journal, .timer) else { return }
+        try checkpoint(force: true)
+    }
+
+    /// The thread that flushes the journal in time, busy or not.
+    func runJournalTimer(_ journal: any Journal) {
+        stateLock.lock()
+        while !progress.stopTimer {
+            if let milliseconds = journal.millisecondsUntilFlush {
+                if milliseconds > 0 {
+                    stateLock.wait(milliseconds: milliseconds)
+                    continue
+                }
+                stateLock.unlock()
+                // An error has latched the volume and is heard by the next caller.
+                try? writeBack()
+                stateLock.lock()
+                if case .latched = state { break }
+            } else {
+                stateLock.wait()
+            }
+        }
+        stateLock.unlock()
+    }
+}

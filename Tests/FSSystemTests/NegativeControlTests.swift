@@ -1,0 +1,150 @@
+/// Proof that the crash rig can fail: each rule of the design is switched off in turn, and a crash
+/// state that breaks the promise must turn up. A control that is no longer caught says that either
+/// the rig or the rule has lost its meaning.
+@testable internal import FSCore
+internal import FSModules
+internal import FSTestSupport
+internal import Testing
+
+@Suite(.serialized) struct NegativeControlTests {
+    /// Rules whose breach shows after one crash, or after a second one during recovery.
+    @Test(arguments: [
+        ("superblock before the tree", BrokenRules.superblockBeforeTree, 1),
+        ("bit set at allocation", .bitAtAllocation, 1),
+        ("free in the frozen bitmap", .freeInFrozenBitmap, 1),
+        ("re-use before the checkpoint", .reuseBeforeCheckpoint, 1),
+        ("sequence re-used after recovery", .sequenceReusedAfterRecovery, 2),
+        ("record block rewritten", .recordBlockRewritten, 1),
+    ])
+    func isCaught(name: String, rule: BrokenRules, crashes: Int) throws {
+        for seed in 0..<12 as Range<UInt64> {
+            let run = try CrashRun(seed: 900 + seed, byteCount: 24 << 20)
+            run.options.brokenRules = rule
+            run.operationsDuringCheckpoint = 4
+            do {
+                try run.record(operations: 160, synchronizeEvery: 9, closes: false)
+            } catch {
+                // The breach may already show while nothing has crashed.
+                return
+            }
+            var random = SeededRandom(seed: seed)
+            for _ in 0..<150 {
+                let problem =
+                    crashes == 2
+                    ? run.problemAfterTwoCrashes(random: &random)
+                    : run.problem(
+                        afterCrashAt: random.integer(
+                            in: run.firstEvent...run.device.eventCount), .anySubset,
+                        random: &random)
+                if problem != nil { return }
+            }
+        }
+        Issue.record("'\(name)' was not caught")
+    }
+
+    /// The control of the controls: with all rules on, the same search finds nothing.
+    @Test func nothingIsCaughtOtherwise() throws {
+        for seed in 0..<4 as Range<UInt64> {
+            let run = try CrashRun(seed: 900 + seed, byteCount: 24 << 20)
+            run.operationsDuringCheckpoint = 4
+            try run.record(operations: 160, synchronizeEvery: 9, closes: false)
+            var random = SeededRandom(seed: seed)
+            for number in 0..<150 {
+                let event = random.integer(in: run.firstEvent...run.device.eventCount)
+                let problem =
+                    number % 3 == 0
+                    ? run.problemAfterTwoCrashes(random: &random)
+                    : run.problem(afterCrashAt: event, .anySubset, random: &random)
+                #expect(problem == nil, "seed \(seed), event \(event): \(problem ?? "")")
+            }
+        }
+    }
+
+    /// Nodes that replay needs first, and data that lies, since the last checkpoint, where it looks
+    /// for room for them.
+    @Test(arguments: [false, true]) func noClaimingPass(isBroken: Bool) throws {
+        var options = CrashRun.openOptions
+        if isBroken { options.brokenRules = .noClaimingPass }
+        let device = SimulatedBlockDevice(byteCount: 16 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        let volume = try Volume.open(device, modules: .standard, options: options)
+        let file = NewInode(mode: FileKind.regular.modeBits | 0o644)
+        var random = SeededRandom(seed: 1)
+        let content = random.bytes(7 << 20)
+        let large = try Array("large".utf8).withView {
+            try volume.fileSystem.create($0, in: .root, file).inode
+        }
+        func create(_ names: Range<Int>) throws {
+            for index in names {
+                _ = try Array("file\(index)".utf8).withView {
+                    try volume.fileSystem.create($0, in: .root, file)
+                }
+            }
+        }
+        // Old nodes leave room at the front; the allocator has moved on.
+        try create(0..<1500)
+        try volume.checkpoint()
+        for index in 0..<1500 {
+            try Array("file\(index)".utf8).withView { try volume.fileSystem.unlink($0, in: .root) }
+        }
+        try volume.checkpoint()
+        try volume.checkpoint()
+        try create(0..<600)
+        // In pieces that fit between the nodes.
+        let piece = 32 << 10
+        for offset in stride(from: 0, to: content.count, by: piece) {
+            _ = try Array(content[offset..<offset + piece]).withView {
+                try volume.fileSystem.write(large, at: UInt64(offset), $0)
+            }
+        }
+        try volume.synchronize()
+        let crashed = device.crashed(after: device.eventCount, .nothing, random: &random)
+        func isIntact() throws -> Bool {
+            let recovered = try Volume.open(crashed, modules: .standard, options: options)
+            let buffer = ByteBuffer(count: content.count)
+            let count = try recovered.fileSystem.read(large, at: 0, into: buffer.bytes)
+            try recovered.close()
+            return try count == content.count && buffer.view.toArray() == content
+                && checkerProblem(crashed) == nil
+        }
+        let result = (try? isIntact()) ?? false
+        #expect(result == !isBroken)
+    }
+
+    /// Both copies of the newest superblock lost: the older one would be a silent step back.
+    @Test(arguments: [false, true]) func fallBackToTheOlderSuperblock(isBroken: Bool) throws {
+        var options = CrashRun.openOptions
+        let device = SimulatedBlockDevice(byteCount: 24 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        let volume = try Volume.open(device, modules: .standard, options: options)
+        let file = NewInode(mode: FileKind.regular.modeBits | 0o644)
+        for index in 0..<20 {
+            _ = try Array("file\(index)".utf8).withView {
+                try volume.fileSystem.create($0, in: .root, file)
+            }
+            try volume.checkpoint()
+        }
+        try volume.close()
+        let newest = try SuperblockStore.newest(device, modules: .standard)
+        let places = DiskLayout.superblockPlaces(
+            pair: Int(newest.sequence.rawValue % 2), blockCount: newest.blockCount)
+        for block in [places.front, places.end] {
+            device.overwrite([UInt8](repeating: 0xEE, count: 4096), at: block << 12)
+        }
+        if isBroken { options.brokenRules = .fallBackToOlderSuperblock }
+        func isRefused() -> Bool {
+            do throws(FSError) {
+                try Volume.open(device.copy(), modules: .standard, options: options).close()
+                return false
+            } catch .superblockLost { return true } catch { return false }
+        }
+        #expect(isRefused() == !isBroken)
+        guard !isBroken else { return }
+        // For reading it opens, and the check says what is wrong.
+        options.readOnly = true
+        let old = try Volume.open(device, modules: .standard, options: options)
+        try old.close()
+        let report = try Checker.check(device, modules: .standard)
+        #expect(report.findings.contains { $0.issue == .superblockLost })
+    }
+}
