@@ -294,5 +294,7 @@ public struct CheckReport: Sendable {
     public var files: UInt64 = 0
     public var nodes: UInt64 = 0
     public var dataBlocks: UInt64 = 0
-    public var isClean: Bool { findings.isEmpty }
+    /// False if the check was cancelled: the findings are those of the part that was looked at.
+    public var isComplete = true
+    public var isClean: Bool { isComplete && findings.isEmpty }
 }

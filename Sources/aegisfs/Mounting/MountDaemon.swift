@@ -167,7 +167,8 @@ final class MountDaemon: ControlService {
     // MARK: Requests
 
     func perform(
-        _ request: ControlRequest, progress: (ProgressReporter.Step) -> Void
+        _ request: ControlRequest, isCancelled: () -> Bool,
+        progress: (ProgressReporter.Step) -> Void
     ) throws(Failure) -> ControlReply {
         var reply = ControlReply.done
         let record = registration.current
@@ -179,7 +180,9 @@ final class MountDaemon: ControlService {
                 try volume.checkpoint()
             case .check:
                 reply.check = CheckDocument(
-                    try Checker.check(volume) { progress(ProgressReporter.Step($0)) })
+                    try Checker.check(
+                        volume, isCancelled: isCancelled,
+                        progress: { progress(ProgressReporter.Step($0)) }))
             case .remount:
                 guard let isReadOnly = request.readOnly else { throw .invalidArgument }
                 try volume.setReadOnly(isReadOnly)
