@@ -17,8 +17,9 @@ extension Checker {
             guard case .failure(let error) = copy.result,
                 newest > 1 || UInt64(copy.pair) == newest % 2
             else { return nil }
+            let what = copy.isAbsent ? "there is none" : error.description
             return CheckFinding(
-                issue: .superblockCopyBad, message: "block \(copy.block): \(error)")
+                issue: .superblockCopyBad, message: "block \(copy.block): \(what)")
         }
     }
 

@@ -175,7 +175,10 @@ final class MountDaemon: ControlService {
         do throws(FSError) {
             switch request.command {
             case .status:
-                reply.status = StatusDocument(volume.status(), device: record.device, mount: record)
+                reply.status = StatusDocument(
+                    volume.status(), superblocks: Checker.superblockFindings(volume),
+                    device: record.device, mount: record,
+                    condition: MountCondition(ofOwn: record))
             case .sync:
                 try volume.checkpoint()
             case .check:

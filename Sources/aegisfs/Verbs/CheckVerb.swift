@@ -135,11 +135,12 @@ enum CheckVerb {
             "\(document.inodes) inodes, of these \(document.files) files and "
             + "\(document.directories) directories; \(document.nodes) nodes, "
             + SizeFormatter.string(document.dataBlocks << 12) + " of data"
+        let found = UInt64(document.findings.count) + document.omittedFindings
         let verdict =
             document.isClean
             ? "clean (all structures; the data of files is verified when it is read)"
-            : "\(UInt64(document.findings.count) + document.omittedFindings) findings; "
-                + "'aegisfs explain ID' tells more"
+            : (found == 1 ? "1 finding" : "\(found) findings")
+                + "; 'aegisfs explain ID' tells more"
         Terminal.output("\(path): \(verdict)\n  \(contents)\n")
     }
 }
