@@ -26,7 +26,7 @@ extension OptionSpec {
 
     // MARK: mount and umount
     static let mountOptions = OptionSpec(
-        "options", "separated by commas, see above", short: "o", value: "OPTIONS",
+        "options", "separated by commas; see above", short: "o", value: "OPTIONS",
         repeatable: true)
     static let readOnly = OptionSpec("read-only", "the same as -o ro", short: "r")
     static let foreground = OptionSpec("foreground", "stay, and log to standard error")
@@ -45,16 +45,16 @@ extension OptionSpec {
     static let noTable = OptionSpec("n", "accepted: there is no mtab")
     static let sloppy = OptionSpec("s", "ignore mount options that are not known")
     static let fake = OptionSpec("f", "check the command line, mount nothing")
-    static let chatty = OptionSpec("v", "accepted", repeatable: true)
-    static let filesystemType = OptionSpec("t", "accepted", value: "TYPE")
-    static let remountOnFailure = OptionSpec("r", "accepted")
-    static let forceUnmount = OptionSpec("f", "accepted")
+    static let chatty = OptionSpec("v", "accepted, without effect", repeatable: true)
+    static let filesystemType = OptionSpec("t", "accepted, without effect", value: "TYPE")
+    static let remountOnFailure = OptionSpec("r", "accepted, without effect")
+    static let forceUnmount = OptionSpec("f", "accepted, without effect")
     static let automatic = OptionSpec("a", "accepted: a mount recovers by itself")
     static let preen = OptionSpec("p", "accepted: a mount recovers by itself")
     static let assumeYes = OptionSpec("y", "accepted: nothing is changed")
     static let assumeNo = OptionSpec("n", "accepted: nothing is changed")
     static let forceCheck = OptionSpec("f", "accepted: the check is always a full one")
     static let fsckVersion = OptionSpec("V", "print the version")
-    static let fsckProgress = OptionSpec("C", "accepted", attached: "FD")
-    static let fsckVerbose = OptionSpec("v", "accepted", repeatable: true)
+    static let fsckProgress = OptionSpec("C", "accepted, without effect", attached: "FD")
+    static let fsckVerbose = OptionSpec("v", "accepted, without effect", repeatable: true)
 }

@@ -195,10 +195,15 @@ final class MountDaemon: ControlService {
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
+        } catch .readOnly where request.command == .remount {
+            // The device is open for reading only, and another mount may read it, too.
+            throw Failure(
+                .failed, .remountRefused,
+                "\(record.device) was mounted read-only, and cannot become writable in place",
+                hint: "'aegisfs umount \(record.mountpoint)', then mount it again without ro")
         } catch { throw Failure(error, target: record.device) }
         return reply
     }
-
 }
 
 /// Both the kernel and the control socket must be ready before anybody is told.

@@ -352,8 +352,9 @@ enum MessageID: String, CaseIterable, Sendable {
         case .remountRefused:
             (
                 "the mount could not be changed",
-                "A volume that was mounted read-only from a read-only device cannot be made "
-                    + "writable, and one with files open for writing cannot be made read-only."
+                "A volume that was mounted read-only stays so, because its device was opened for "
+                    + "reading only: unmount it, then mount it again. One with files open for "
+                    + "writing cannot be made read-only."
             )
         case .controlDirectory:
             (
