@@ -36,6 +36,8 @@ internal import Testing
             try status(volume.target, 0, saying: "not mounted")
             try volume.mount()
             #expect(try health(volume.target) == "ok")
+            let list = try AegisCommand.require("status", "--json")
+            #expect(list.contains("\"health\":\"ok\"") && list.contains(volume.target))
             try volume.unmount()
             for (index, offset) in try file.superblockOffsets().enumerated() {
                 let whole = try file.read(at: offset, count: 4096)
@@ -59,6 +61,10 @@ internal import Testing
             try status(
                 volume.directory.path, Self.damaged, saying: "AEGIS-1001", "action: None is needed")
             #expect(try health(volume.target) == "damaged")
+            let json = try AegisCommand.run("status", "--json", volume.target).output
+            for part in ["\"problems\":[{", "\"see\":\"AEGIS-1001\"", "\"is_damaged\":true"] {
+                #expect(json.contains(part), "\(json)")
+            }
             let checked = try AegisCommand.run("check", volume.target)
             #expect(checked.exitCode == Self.damaged && checked.output.contains("AEGIS-1001"))
             for name in ["one", "two"] {

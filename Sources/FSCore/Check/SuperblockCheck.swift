@@ -13,10 +13,10 @@ extension Checker {
         let copies = SuperblockStore.readAll(device, modules: modules)
         let newest = copies.compactMap { try? $0.result.get().sequence.rawValue }.max() ?? 0
         return copies.compactMap { copy in
-            // A volume that was never changed after format has one pair only.
-            guard case .failure(let error) = copy.result,
-                newest > 1 || UInt64(copy.pair) == newest % 2
-            else { return nil }
+            // Format writes sequence 1, and so one pair only.
+            guard case .failure(let error) = copy.result, newest != 1 || copy.pair == 1 else {
+                return nil
+            }
             let what = copy.isAbsent ? "there is none" : error.description
             return CheckFinding(
                 issue: .superblockCopyBad, message: "block \(copy.block): \(what)")
