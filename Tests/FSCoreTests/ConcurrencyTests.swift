@@ -41,6 +41,39 @@ import Testing
         #expect(report.findings.isEmpty, "seed \(seed): \(report.findings.prefix(5))")
     }
 
+    /// A check that is cancelled ends soon, says so, and holds nothing back.
+    @Test func checksCanBeCancelled() throws {
+        let device = MemoryBlockDevice(byteCount: 64 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        let volume = try Volume.open(device, modules: .standard)
+        for number in 0..<2000 {
+            _ = try Array("file \(number)".utf8).withView {
+                try volume.fileSystem.create($0, in: .root, NewInode(mode: 0o100644))
+            }
+        }
+        var asked = 0
+        let whole = try Checker.check(
+            volume,
+            isCancelled: {
+                asked += 1
+                return false
+            })
+        #expect(whole.isClean && asked > Int(whole.nodes))
+        for limit in [0, 1, asked / 2, asked - 1] {
+            var left = limit
+            let part = try Checker.check(
+                volume,
+                isCancelled: {
+                    left -= 1
+                    return left < 0
+                })
+            #expect(!part.isComplete && !part.isClean && part.findings.isEmpty)
+            #expect(left == -1, "asked again after it was cancelled")
+        }
+        try volume.close()
+        #expect(try Checker.check(device, modules: .standard).isClean)
+    }
+
     /// A checkpoint that ends gives spare places for nodes back; never those that a commit has just
     /// counted on.
     @Test func checkpointsEndBesideCommits() throws {

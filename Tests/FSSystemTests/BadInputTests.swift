@@ -274,12 +274,83 @@ internal import Testing
             try require(["truncate", "-s", "64M", path])
             try require(["mkfs.ext4", "-q", path])
             try expect(Exit.needsConfirmation, saying: "ext4", from: ["format", path])
+            let plan = try expect(
+                Exit.needsConfirmation, saying: "ext4", "nothing was changed",
+                from: ["format", "--dry-run", path])
+            #expect(plan.output.contains("would erase  ext4"))
             try require(["e2fsck", "-fn", path])
+            #expect(try AegisCommand.run("format", "-n", "--force", path).exitCode == 0)
+            try require(["e2fsck", "-fn", path])
+            // In use, it says what would free it.
+            let mount = folder.appendingPathComponent("mnt").path
+            try require(["mount", "-o", "loop", path, mount])
+            defer { _ = try? run(["umount", mount]) }
+            try expect(Exit.busy, saying: "umount \(mount)", from: ["format", "--force", path])
+            try require(["umount", mount])
             try AegisCommand.require("format", "--force", path)
             #expect(try run(["dumpe2fs", "-h", path]).exitCode != 0)
             // A volume of ours is somebody's too.
             try expect(Exit.needsConfirmation, saying: "AegisFS", from: ["format", path])
             #expect(try AegisCommand.run("check", path).exitCode == 0)
+        }
+    }
+
+    /// A size below the file's own cuts the file, which is not done unasked.
+    @Test(.enabled(if: TestMachine.canMount)) func formatDoesNotCutAnImageUnasked() throws {
+        try withFolder { folder, _ in
+            let path = folder.appendingPathComponent("large.img").path
+            func size() throws -> UInt64 { try ImageFile(path).byteCount() }
+            try require(["truncate", "-s", "64M", path])
+            for extra in [[], ["--dry-run"]] {
+                try expect(
+                    Exit.needsConfirmation, saying: "cut from 64.0 MiB to 32.0 MiB",
+                    from: ["format", "--size", "32M", path] + extra)
+                #expect(try size() == 64 << 20)
+            }
+            let forced = try AegisCommand.run("format", "--force", "--size", "32M", path)
+            #expect(forced.output.contains("cut  the image from 64.0 MiB"))
+            #expect(try size() == 32 << 20)
+            try AegisCommand.require("format", "--force", "--size", "48M", path)
+            #expect(try size() == 48 << 20)
+        }
+    }
+
+    @Test(.enabled(if: TestMachine.canMount)) func readOnlyMountsStaySo() throws {
+        try withFolder { folder, mount in
+            let path = try image(folder)
+            try AegisCommand.require("mount", "--read-only", path, mount)
+            try expect(
+                Exit.failed, saying: "mounted read-only", "umount \(mount)",
+                from: ["mount", "-o", "remount,rw", mount])
+            try AegisCommand.require("umount", mount)
+            // As the helper of mount(8), too.
+            let helper = folder.appendingPathComponent("mount.aegisfs").path
+            try require(["ln", "-s", AegisCommand.requirePath(), helper])
+            try require([helper, "-r", path, mount])
+            #expect(try run(["touch", mount + "/file"]).exitCode != 0)
+            try AegisCommand.require("umount", mount)
+            try AegisCommand.require("mount", path, mount)
+            for option in ["remount,ro", "remount,rw"] {
+                try AegisCommand.require("mount", "-o", option, mount)
+                let touched = try run(["touch", mount + "/file"])
+                #expect((touched.exitCode == 0) == (option == "remount,rw"))
+            }
+            try AegisCommand.require("umount", mount)
+        }
+    }
+
+    /// Who asks for progress as JSON gets a last line however short the check was.
+    @Test(.enabled(if: TestMachine.canMount)) func progressHasALastLine() throws {
+        try withFolder { folder, _ in
+            let path = try image(folder)
+            let plain = try AegisCommand.run("check", "--progress", "json", path)
+            #expect(plain.exitCode == 0 && plain.errors.contains("\"type\":\"progress\""))
+            #expect(!plain.output.contains("progress"))
+            let stream = try AegisCommand.run("check", "--json", "--progress=json", path)
+            let lines = stream.output.split(separator: "\n")
+            #expect(lines.count >= 2 && stream.errors.isEmpty)
+            #expect(lines.first?.contains("\"type\":\"progress\"") == true)
+            #expect(lines.last?.contains("\"type\":\"summary\"") == true)
         }
     }
 

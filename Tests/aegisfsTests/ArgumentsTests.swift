@@ -39,7 +39,7 @@ import Testing
     }
 
     @Test func everyVerbHasHelpThatFitsAScreen() {
-        for command in CommandTable.verbs where !command.isHidden {
+        for command in CommandTable.verbs + CommandTable.helpers where !command.isHidden {
             let page = HelpText.page(command, path: [command.name])
             let lines = page.split(separator: "\n", omittingEmptySubsequences: false)
             #expect(lines.count <= 40, "\(command.name): \(lines.count) lines")
@@ -107,6 +107,23 @@ import Testing
         #expect(ExitCode.usage.mountStatus == 1)
         #expect(ExitCode.notFound.mountStatus == 32)
         #expect(ExitCode.done.mountStatus == 0 && ExitCode.done.fsckStatus == 0)
+    }
+
+    /// A helper's page has each exit code of the program that calls it once, in order.
+    @Test func helpersExplainTheirExitCodes() {
+        for (name, codes) in [
+            ("fsck.aegisfs", [0, 4, 8, 16, 32]), ("mount.fuse.aegisfs", [0, 1, 32]),
+            ("umount.fuse.aegisfs", [0, 1, 32]), ("mkfs.aegisfs", [0, 1, 2, 10, 11, 13, 130]),
+        ] {
+            let helper = CommandTable.helpers.first { $0.name == name }!
+            let page = HelpText.page(helper, path: [name])
+            let section = page.split(separator: "\nexit codes:\n").last ?? ""
+            let found = section.split(separator: "\n").compactMap {
+                $0.split(separator: " ").first.flatMap { Int($0) }
+            }
+            #expect(found == codes, "\(name)")
+            #expect(page.contains("examples:"), "\(name)")
+        }
     }
 
     @Test func messageIDsAreUnique() {

@@ -6,14 +6,21 @@ import Testing
 @testable import aegisfs
 
 @Suite(.serialized) struct ControlTests {
-    /// Answers at once, except to `sync`, which waits until the test lets it go on.
+    /// Answers at once, except to `sync`, which waits until the test lets it go on, and `shutdown`,
+    /// which goes on until it is cancelled.
     private final class Service: ControlService {
         let gate = Gate()
+        let cancellation = Gate()
         func perform(
-            _ request: ControlRequest, progress: (ProgressReporter.Step) -> Void
+            _ request: ControlRequest, isCancelled: () -> Bool,
+            progress: (ProgressReporter.Step) -> Void
         ) throws(Failure) -> ControlReply {
             switch request.command {
             case .sync: gate.pass()
+            case .shutdown:
+                gate.arrive()
+                while !isCancelled() { sleep(milliseconds: 5) }
+                cancellation.arrive()
             case .check:
                 progress(ProgressReporter.Step(phase: "a", doneBytes: 1, totalBytes: 2))
                 progress(ProgressReporter.Step(phase: "a", doneBytes: 2, totalBytes: 2))
@@ -28,6 +35,12 @@ import Testing
         private var isOpen = false
         private var waiting = 0
         private var passed = 0
+        func arrive() {
+            lock.withLock {
+                waiting += 1
+                lock.signalAll()
+            }
+        }
         func pass() {
             lock.withLock {
                 waiting += 1
@@ -140,6 +153,40 @@ import Testing
         #expect(throws: LineChannel.ReadError.ended) { try idle.readLine(timeoutSeconds: 20) }
         #expect(fileStatus(path) == nil)
         #expect(throws: Failure.self) { try ControlSocket.connect(path) }
+    }
+
+    /// Who goes away, as by Ctrl-C, takes the work that was asked for along; who has only nothing
+    /// more to ask still gets the answer.
+    @Test func aClientThatHasGoneCancelsItsRequest() throws {
+        try withServer { path, service in
+            var client: LineChannel? = try channel(path)
+            #expect(client?.writeLine(ControlRequest(command: .shutdown)) == true)
+            service.gate.waitForVisitor()
+            let start = ContinuousClock.now
+            client = nil
+            service.cancellation.waitForVisitor()
+            #expect(ContinuousClock.now - start < .seconds(1))
+
+            let socket = try ControlSocket.connect(path)
+            let line = Array("{\"command\":\"sync\"}\n".utf8)
+            _ = line.withUnsafeBytes { Glibc.send(socket.raw, $0.baseAddress, $0.count, 0) }
+            Glibc.shutdown(socket.raw, Int32(SHUT_WR))
+            service.gate.open()
+            #expect(try reply(LineChannel(socket, limit: 1 << 20)).type == .result)
+        }
+    }
+
+    @Test func stopCancelsWhatCanBeCancelled() throws {
+        let path = "/tmp/aegisfs-control-cancel-\(getpid()).sock"
+        let service = Service()
+        let server = try ControlServer(path: path, service: service)
+        let client = try channel(path)
+        #expect(client.writeLine(ControlRequest(command: .shutdown)))
+        service.gate.waitForVisitor()
+        let start = ContinuousClock.now
+        server.stop()
+        #expect(ContinuousClock.now - start < .seconds(1))
+        #expect(try reply(client).type == .result, "what was found so far is still told")
     }
 
     @Test func aLeftoverSocketIsReplaced() throws {

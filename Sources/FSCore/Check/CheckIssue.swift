@@ -309,5 +309,7 @@ public struct CheckReport: Sendable {
     /// Operations in the journal that the next mount brings into the trees.
     public var journaledOperations: UInt64 = 0
     public var dataBlocks: UInt64 = 0
-    public var isClean: Bool { findings.isEmpty }
+    /// False if the check was cancelled: the findings are those of the part that was looked at.
+    public var isComplete = true
+    public var isClean: Bool { isComplete && findings.isEmpty }
 }

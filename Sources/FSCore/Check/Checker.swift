@@ -10,58 +10,89 @@ public enum Checker {
     public static let maximumFindings = 1000
 
     /// Checks an unmounted volume. Throws only if it has no usable superblock.
+    ///
+    /// - Parameter isCancelled: asked often; once it is true the check ends with what it has.
     public static func check(
         _ device: any BlockDevice, modules: ModuleSet,
-        progress: (CheckProgress) -> Void = { _ in }
+        isCancelled: () -> Bool = { false }, progress: (CheckProgress) -> Void = { _ in }
     ) throws(FSError) -> CheckReport {
         let superblock = try SuperblockStore.newest(device, modules: modules)
         let layout = DiskLayout(blockCount: superblock.blockCount)
         let store = BitmapStore(
             device: device, checksum: modules.requiredChecksum(superblock.checksumKind),
             layout: layout, root: superblock.bitmapRoot, errors: ErrorLog())
-        return withoutActuallyEscaping(progress) { progress in
-            let run = CheckRun(device, modules, superblock, progress) { (region) throws(FSError) in
-                try store.leaf(ofRegion: region)
+        var findings = superblockFindings(device, modules: modules)
+        var operations: UInt64 = 0
+        do throws(FSError) {
+            if let contents = try journalContents(device, modules, superblock) {
+                operations = contents.operationCount
+                findings += journalFindings(contents, superblock)
             }
-            // A volume that was never changed after format has one pair only.
-            for copy in SuperblockStore.readAll(device, modules: modules) {
-                if case .failure(let error) = copy.result,
-                    superblock.sequence.rawValue > 1
-                        || UInt64(copy.pair) == superblock.sequence.rawValue % 2
-                {
-                    run.report(.superblockCopyBad, "block \(copy.block): \(error)")
-                }
-            }
-            run.run()
-            do throws(FSError) {
-                if let journal = try modules.journal(device, superblock) {
-                    let contents = try journal.read(
-                        JournalPosition(
-                            incarnation: superblock.journalIncarnation,
-                            operation: superblock.operations))
-                    run.check(contents)
-                }
-            } catch { run.report(.journalDamaged, "\(error)") }
-            return run.result
+        } catch { findings.append(CheckFinding(issue: .journalDamaged, message: "\(error)")) }
+        var report = withRun(device, modules, superblock, findings, isCancelled, progress) {
+            (region) throws(FSError) in try store.leaf(ofRegion: region)
         }
+        report.journaledOperations = operations
+        return report
+    }
+
+    /// The trees are those of the last checkpoint; what the journal adds to them is only counted.
+    private static func journalContents(
+        _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock
+    ) throws(FSError) -> JournalContents? {
+        guard let journal = try modules.journal(device, superblock) else { return nil }
+        return try journal.read(
+            JournalPosition(
+                incarnation: superblock.journalIncarnation, operation: superblock.operations))
+    }
+
+    private static func journalFindings(
+        _ contents: JournalContents, _ superblock: Superblock
+    ) -> [CheckFinding] {
+        var findings: [CheckFinding] = []
+        if let damage = contents.damage {
+            findings.append(CheckFinding(issue: .journalDamaged, message: damage.detail))
+        }
+        if contents.newestSequence > superblock.sequence {
+            findings.append(
+                CheckFinding(
+                    issue: .superblockLost,
+                    message: "the journal names sequence \(contents.newestSequence.rawValue), the "
+                        + "newest readable one is \(superblock.sequence.rawValue)"))
+        }
+        return findings
     }
 
     /// Checks a volume in use: the state of a checkpoint made now, beside running operations.
     public static func check(
-        _ volume: Volume, progress: (CheckProgress) -> Void = { _ in }
+        _ volume: Volume, isCancelled: () -> Bool = { false },
+        progress: (CheckProgress) -> Void = { _ in }
     ) throws(FSError) -> CheckReport {
         let view = try volume.openConsistentView()
         defer { volume.leave(view.token) }
-        return withoutActuallyEscaping(progress) { progress in
-            let run = CheckRun(volume.device, volume.modules, view.superblock, progress) {
-                (region) throws(FSError) in
-                guard let result = view.leaves[region] else {
-                    return ByteBuffer(count: DiskFormat.blockSize)
-                }
-                return try result.get()
+        let copies = superblockFindings(volume)
+        return withRun(
+            volume.device, volume.modules, view.superblock, copies, isCancelled, progress
+        ) { (region) throws(FSError) in
+            guard let result = view.leaves[region] else {
+                return ByteBuffer(count: DiskFormat.blockSize)
             }
-            run.run()
-            return run.result
+            return try result.get()
+        }
+    }
+
+    private static func withRun(
+        _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
+        _ copies: [CheckFinding], _ isCancelled: () -> Bool, _ progress: (CheckProgress) -> Void,
+        leaf: @escaping (UInt64) throws(FSError) -> ByteBuffer
+    ) -> CheckReport {
+        withoutActuallyEscaping(isCancelled) { isCancelled in
+            withoutActuallyEscaping(progress) { progress in
+                let run = CheckRun(device, modules, superblock, isCancelled, progress, leaf)
+                for finding in copies { run.report(finding.issue, finding.message) }
+                run.run()
+                return run.result
+            }
         }
     }
 }
@@ -74,6 +105,7 @@ private final class CheckRun {
     private let layout: DiskLayout
     private let nodes: NodeStore
     private let nameHash: any NameHash
+    private let isCancelled: () -> Bool
     private let progress: (CheckProgress) -> Void
     private let leaf: (UInt64) throws(FSError) -> ByteBuffer
 
@@ -104,12 +136,13 @@ private final class CheckRun {
 
     init(
         _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
-        _ progress: @escaping (CheckProgress) -> Void,
-        leaf: @escaping (UInt64) throws(FSError) -> ByteBuffer
+        _ isCancelled: @escaping () -> Bool, _ progress: @escaping (CheckProgress) -> Void,
+        _ leaf: @escaping (UInt64) throws(FSError) -> ByteBuffer
     ) {
         self.device = device
         self.modules = modules
         self.superblock = superblock
+        self.isCancelled = isCancelled
         self.progress = progress
         self.leaf = leaf
         layout = DiskLayout(blockCount: superblock.blockCount)
@@ -129,6 +162,12 @@ private final class CheckRun {
         }
     }
 
+    /// Whether to end here; the report then says that it is not complete.
+    private func shouldStop() -> Bool {
+        if result.isComplete, isCancelled() { result.isComplete = false }
+        return !result.isComplete
+    }
+
     func run() {
         for run in superblock.journalExtents { mark(run, .blockUsedTwice) }
         var expectation = NodeValidator.Expectation(
@@ -137,24 +176,14 @@ private final class CheckRun {
         expectation.pointer = superblock.headRoot
         expectation.tree = .head
         walk(expectation)
+        if shouldStop() { return }
         finishInode()
         tell("names")
         checkInodes()
         tell("bitmap")
         checkBitmap()
+        if shouldStop() { return }
         tell("done")
-    }
-
-    /// The trees are those of the last checkpoint; what the journal adds to them is only counted.
-    func check(_ contents: JournalContents) {
-        result.journaledOperations = contents.operationCount
-        if let damage = contents.damage { report(.journalDamaged, damage.detail) }
-        if contents.newestSequence > superblock.sequence {
-            report(
-                .superblockLost,
-                "the journal names sequence \(contents.newestSequence.rawValue), the newest "
-                    + "readable one is \(superblock.sequence.rawValue)")
-        }
     }
 
     private func tell(_ phase: String) {
@@ -176,7 +205,7 @@ private final class CheckRun {
             }
         }
         // A node that is reached twice is walked once: crafted pointers cannot make this endless.
-        guard isFresh else { return }
+        guard isFresh, !shouldStop() else { return }
         let page: Page
         do throws(FSError) {
             page = try nodes.read(expected)
@@ -469,6 +498,7 @@ private final class CheckRun {
             report(.inodeRecordBad, "the root directory is missing")
         }
         for (number, facts) in inodes.sorted(by: { $0.key < $1.key }) {
+            if number % 1024 == 0, shouldStop() { return }
             guard facts.hasRecord else {
                 if facts.names > 0 {
                     report(
@@ -554,6 +584,7 @@ private final class CheckRun {
 
     private func checkBitmap() {
         for region in 0..<layout.regionCount {
+            if shouldStop() { return }
             let marked = reachable[region]
             let bits: ByteBuffer
             do throws(FSError) {

@@ -23,6 +23,8 @@ extension Volume {
         var isWanted = false
         var count: UInt64 = 0
         var lastMilliseconds = 0.0
+        /// Of the last checkpoints, at most 64.
+        var recentMilliseconds: [Double] = []
     }
 
     /// Dirty nodes (16 KiB each) that trigger a checkpoint, and at which operations wait for it.
@@ -107,6 +109,10 @@ extension Volume {
                 progress.durableOperations = cut.window.operations
                 progress.count += 1
                 progress.lastMilliseconds = milliseconds
+                if progress.recentMilliseconds.count == 64 {
+                    progress.recentMilliseconds.removeFirst()
+                }
+                progress.recentMilliseconds.append(milliseconds)
             }
             observer?.volume(
                 .checkpoint(

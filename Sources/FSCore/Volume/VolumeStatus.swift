@@ -28,6 +28,12 @@ public struct VolumeStatus: Sendable {
     /// Since the volume was opened.
     public var checkpoints: UInt64
     public var lastCheckpointMilliseconds: Double
+    /// Of the last 64 checkpoints.
+    public var longestCheckpointMilliseconds: Double
+    /// nil: there is none.
+    public var journal: JournalStatus?
+    /// What opening brought back.
+    public var recovery: Volume.Recovery?
     public var orphans: UInt64
     /// As it was found when the volume was opened.
     public var cleanlyUnmounted: Bool
@@ -58,11 +64,14 @@ extension Volume {
                 compatibleFeatures: superblock.compatible,
                 readOnlyCompatibleFeatures: superblock.readOnlyCompatible,
                 incompatibleFeatures: superblock.incompatible,
-                featureNames: [checksumKind.name, "siphash-2-4 names"], inodeCount: inodes,
+                featureNames: [checksumKind.name, "siphash-2-4 names"]
+                    + (journal == nil ? [] : ["journal"]), inodeCount: inodes,
                 cachePages: cached.pages, dirtyPages: dirty, cacheLimitPages: cache.limitPages,
                 cacheHits: cached.hits, cacheMisses: cached.misses,
                 checkpoints: progress.count,
-                lastCheckpointMilliseconds: progress.lastMilliseconds, orphans: orphans,
+                lastCheckpointMilliseconds: progress.lastMilliseconds,
+                longestCheckpointMilliseconds: progress.recentMilliseconds.max() ?? 0,
+                journal: journal?.status, recovery: recovery, orphans: orphans,
                 cleanlyUnmounted: wasCleanlyUnmounted,
                 errors: Superblock.ErrorCounters.names.enumerated().map { index, name in
                     (name: name, count: counters.counts[index] + current[index])

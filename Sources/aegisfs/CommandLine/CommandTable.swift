@@ -18,16 +18,19 @@ enum CommandTable {
     private static let format = CommandSpec(
         name: "format", summary: "make an empty volume on an image or block device",
         notes: [
-            "SIZE is a whole number with a suffix K, M, G, T, P or E; a bare number means GiB.",
-            "What is on the target already is named, and needs --force or a yes.",
+            "SIZE is a whole number with suffix B, K, M, G, T, P or E; a bare one means GiB.",
+            "What the target holds is named, and needs --force or a yes to be destroyed; so",
+            "does a SIZE that cuts an image. --dry-run says it, too, and then exits with 13.",
         ],
-        options: [.size, .label, .uuid, .force, .dryRun, .quiet, .json, .exact],
+        options: [
+            .size, .label, .uuid, .journalSize, .noJournal, .force, .dryRun, .quiet, .json, .exact,
+        ],
         operands: [OperandSpec("TARGET", "an image file or a block device")],
         examples: [
             Example("aegisfs format /dev/nvme0n1p6", "the whole partition"),
             Example("aegisfs format test.img --size 1", "a new image of 1 GiB"),
         ],
-        exitCodes: [.notFound, .busy, .needsConfirmation], run: FormatVerb.run)
+        exitCodes: [.notFound, .busy, .needsConfirmation, .interrupted], run: FormatVerb.run)
 
     private static let mount = CommandSpec(
         name: "mount", summary: "mount a volume on a directory",
@@ -68,7 +71,7 @@ enum CommandTable {
         notes: ["Changes nothing. A mounted volume is checked as of a checkpoint made now."],
         options: [.json, .progress, .quiet], operands: [target],
         examples: [Example("aegisfs check test.img", "an unmounted image")],
-        exitCodes: [.damaged, .notFound, .busy], run: CheckVerb.run)
+        exitCodes: [.damaged, .notFound, .busy, .interrupted], run: CheckVerb.run)
 
     private static let inspect = CommandSpec(
         name: "inspect", summary: "show what lies on a device, also on a damaged one",
@@ -87,6 +90,7 @@ enum CommandTable {
             inspection(
                 "extents", "where a file's data lies",
                 [OperandSpec("INODE", "an inode number")], run: InspectVerb.extents),
+            inspection("journal", "the records of the journal", run: InspectVerb.journal),
             inspection("bitmap", "allocated blocks by region", run: InspectVerb.bitmap),
             inspection(
                 "path", "the inode behind a path",
@@ -147,32 +151,43 @@ enum CommandTable {
 
     private static let makeFilesystem = CommandSpec(
         name: "mkfs.aegisfs", summary: format.summary, notes: format.notes,
-        options: format.options, operands: format.operands, exitCodes: format.exitCodes,
-        run: FormatVerb.run)
+        options: format.options, operands: format.operands,
+        examples: [Example("mkfs.aegisfs -L data /dev/sdb1", "the whole partition")],
+        exitCodes: format.exitCodes, run: FormatVerb.run)
 
     private static let checkFilesystem = CommandSpec(
         name: "fsck.aegisfs", summary: check.summary,
+        notes: [
+            "Changes nothing, whatever is asked for. The options and exit codes are those of",
+            "fsck(8); 'aegisfs check' tells more.",
+        ],
         options: [
             .automatic, .preen, .assumeYes, .assumeNo, .forceCheck, .fsckVersion, .fsckProgress,
             .fsckVerbose,
         ],
         operands: [OperandSpec("TARGET", "an image file or a block device")],
-        status: { $0.fsckStatus }, run: CheckVerb.runFsck)
+        examples: [Example("fsck.aegisfs /dev/sdb1", "also by fsck -t aegisfs /dev/sdb1")],
+        exitCodes: [.damaged, .interrupted], status: { $0.fsckStatus }, run: CheckVerb.runFsck)
 
     private static func mountHelper(_ name: String) -> CommandSpec {
         CommandSpec(
             name: name, summary: mount.summary,
+            notes: mount.notes + ["mount(8) calls this; the exit codes are its own."],
             options: [
                 .mountOptions, .noTable, .sloppy, .fake, .chatty, .filesystemType,
-                .remountOnFailure,
+                .readOnly,
             ],
-            operands: mount.operands, status: { $0.mountStatus }, run: MountVerb.runHelper)
+            operands: mount.operands,
+            examples: [Example("mount -t fuse.aegisfs test.img mnt", "by mount(8)")],
+            status: { $0.mountStatus }, run: MountVerb.runHelper)
     }
 
     private static let umountHelper = CommandSpec(
         name: "umount.fuse.aegisfs", summary: umount.summary,
+        notes: umount.notes + ["umount(8) calls this; the exit codes are those of mount(8)."],
         options: [
             .noTable, .lazy, .forceUnmount, .chatty, .remountOnFailure, .filesystemType,
         ],
-        operands: [target], status: { $0.mountStatus }, run: UmountVerb.run)
+        operands: [target], examples: [Example("umount mnt", "by umount(8)")],
+        status: { $0.mountStatus }, run: UmountVerb.run)
 }

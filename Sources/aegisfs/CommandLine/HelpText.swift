@@ -36,9 +36,17 @@ enum HelpText {
         section("subverbs", command.subverbs.map { ($0.name, $0.summary) })
         section("options", (command.options + [.help]).map { ($0.usage, $0.summary) })
         section("examples", command.examples.map { ($0.command, $0.meaning) })
-        let codes: [ExitCode] = [.done, .failed, .usage] + command.exitCodes
-        section("exit codes", codes.map { ("\(command.status($0))", $0.meaning) })
+        section("exit codes", exitCodes(command).map { ("\($0.status)", $0.meaning) })
         return text
+    }
+
+    /// In ascending order. Where several codes of this program are one to the caller of a helper, the
+    /// most general speaks for all.
+    private static func exitCodes(_ command: CommandSpec) -> [(status: Int32, meaning: String)] {
+        let codes: [ExitCode] = [.done, .failed, .usage] + command.exitCodes
+        let meanings = Dictionary(
+            codes.map { (command.status($0), $0.meaning) }, uniquingKeysWith: { first, _ in first })
+        return meanings.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
     }
 
     /// The whole reference.

@@ -22,11 +22,14 @@ extension OptionSpec {
         "size", "create or size the image; 0: the whole device", short: "s", value: "SIZE")
     static let label = OptionSpec("label", "a name of up to 63 bytes", short: "L", value: "NAME")
     static let uuid = OptionSpec("uuid", "instead of a random one", short: "U", value: "UUID")
+    static let journalSize = OptionSpec(
+        "journal-size", "instead of 1/64 of the volume, 4M to 256M", value: "SIZE")
+    static let noJournal = OptionSpec("no-journal", "every fsync is a checkpoint: slow")
     static let force = OptionSpec("force", "overwrite what is there", short: "f")
 
     // MARK: mount and umount
     static let mountOptions = OptionSpec(
-        "options", "separated by commas, see above", short: "o", value: "OPTIONS",
+        "options", "separated by commas; see above", short: "o", value: "OPTIONS",
         repeatable: true)
     static let readOnly = OptionSpec("read-only", "the same as -o ro", short: "r")
     static let foreground = OptionSpec("foreground", "stay, and log to standard error")
@@ -45,16 +48,16 @@ extension OptionSpec {
     static let noTable = OptionSpec("n", "accepted: there is no mtab")
     static let sloppy = OptionSpec("s", "ignore mount options that are not known")
     static let fake = OptionSpec("f", "check the command line, mount nothing")
-    static let chatty = OptionSpec("v", "accepted", repeatable: true)
-    static let filesystemType = OptionSpec("t", "accepted", value: "TYPE")
-    static let remountOnFailure = OptionSpec("r", "accepted")
-    static let forceUnmount = OptionSpec("f", "accepted")
+    static let chatty = OptionSpec("v", "accepted, without effect", repeatable: true)
+    static let filesystemType = OptionSpec("t", "accepted, without effect", value: "TYPE")
+    static let remountOnFailure = OptionSpec("r", "accepted, without effect")
+    static let forceUnmount = OptionSpec("f", "accepted, without effect")
     static let automatic = OptionSpec("a", "accepted: a mount recovers by itself")
     static let preen = OptionSpec("p", "accepted: a mount recovers by itself")
     static let assumeYes = OptionSpec("y", "accepted: nothing is changed")
     static let assumeNo = OptionSpec("n", "accepted: nothing is changed")
     static let forceCheck = OptionSpec("f", "accepted: the check is always a full one")
     static let fsckVersion = OptionSpec("V", "print the version")
-    static let fsckProgress = OptionSpec("C", "accepted", attached: "FD")
-    static let fsckVerbose = OptionSpec("v", "accepted", repeatable: true)
+    static let fsckProgress = OptionSpec("C", "accepted, without effect", attached: "FD")
+    static let fsckVerbose = OptionSpec("v", "accepted, without effect", repeatable: true)
 }

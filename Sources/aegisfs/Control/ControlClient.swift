@@ -1,10 +1,11 @@
 /// Talks to a daemon for the live forms of the verbs: one connection, one request.
 enum ControlClient {
     /// A daemon that does not say how it is within this time hangs on its device.
-    private static let statusTimeoutSeconds = 30
+    static let statusTimeoutSeconds = 30
 
     static func send(
         _ request: ControlRequest, to mount: LiveMount,
+        timeoutSeconds: Int = statusTimeoutSeconds,
         progress: (ProgressReporter.Step) -> Void = { _ in }
     ) throws(Failure) -> ControlReply {
         let channel = LineChannel(
@@ -12,7 +13,7 @@ enum ControlClient {
         guard channel.writeLine(request) else { throw lost(mount) }
         // How long the others take depends on the volume.
         let timeout: Int? =
-            request.command == .status || request.command == .mounts ? statusTimeoutSeconds : nil
+            request.command == .status || request.command == .mounts ? timeoutSeconds : nil
         while true {
             let reply = try read(channel, timeout, mount)
             switch reply.type {

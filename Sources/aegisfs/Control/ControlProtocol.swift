@@ -22,7 +22,8 @@
 /// Afterwards the client may send the next request. A request that does not arrive as a whole
 /// within ten seconds, or an answer that is not read for as long, ends the connection. A line that
 /// is no request is answered with an error; one that is too long also ends the connection. A field
-/// that is not known is ignored.
+/// that is not known is ignored. A check ends early when its client closes the connection, and when
+/// the volume is unmounted.
 
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
@@ -57,7 +58,9 @@ enum ControlLimits {
 
 /// Carries out requests; called by several threads at once.
 protocol ControlService: Sendable {
+    /// - Parameter isCancelled: true as soon as nobody waits for the answer any more; long work asks.
     func perform(
-        _ request: ControlRequest, progress: (ProgressReporter.Step) -> Void
+        _ request: ControlRequest, isCancelled: () -> Bool,
+        progress: (ProgressReporter.Step) -> Void
     ) throws(Failure) -> ControlReply
 }

@@ -3,6 +3,7 @@
 /// - Invariant: at most `ControlLimits.clients` clients are served; one more is told so and
 ///   disconnected. No client can hold up another, or the mount.
 /// - Invariant: after `stop` no thread of the server runs, and no request is being carried out.
+/// - Invariant: a request knows that it is cancelled when its client has gone or the server stops.
 internal import FSCore
 internal import Glibc
 
@@ -34,7 +35,8 @@ final class ControlServer: @unchecked Sendable {
         acceptor = WorkerThread { [self] in acceptClients(listener) }
     }
 
-    /// Ends all conversations: a request that is being carried out is finished first.
+    /// Ends all conversations: a request that is being carried out is finished first, or cancelled
+    /// if it can be.
     func stop() {
         let waiting = lock.withLock {
             isStopping = true
@@ -130,7 +132,9 @@ final class ControlServer: @unchecked Sendable {
                         hint: "a JSON object whose command is one of \(known)")))
         }
         do throws(Failure) {
-            return try service.perform(request) { step in
+            return try service.perform(
+                request, isCancelled: { lock.withLock { isStopping } || channel.isHungUp }
+            ) { step in
                 _ = channel.writeLine(ControlReply(type: .progress, progress: step))
             }
         } catch {

@@ -93,6 +93,12 @@ final class LineChannel: @unchecked Sendable {
         return true
     }
 
+    /// Whether the other side has closed the stream; one that only has nothing more to ask has not.
+    var isHungUp: Bool {
+        var request = pollfd(fd: socket.raw, events: 0, revents: 0)
+        return poll(&request, 1, 0) > 0 && request.revents & Int16(POLLHUP | POLLERR) != 0
+    }
+
     /// Lets a thread that waits for the next line see the end of the stream.
     func stopReading() { shutdown(socket.raw, Int32(SHUT_RD)) }
 

@@ -21,6 +21,12 @@ struct LiveMount: Sendable {
         return all().first { aliases.contains($0.record.identity) }
     }
 
+    /// The daemon whose image had this name when it was mounted.
+    static func of(formerPath path: String) -> LiveMount? {
+        guard let resolved = Paths.resolve(path) else { return nil }
+        return all().first { Paths.areEqual($0.record.device, resolved) }
+    }
+
     /// The daemon behind a mount.
     static func of(_ mount: MountTable.Entry) -> LiveMount? {
         all().first { $0.record.mountDevice == mount.device }

@@ -167,19 +167,25 @@ final class MountDaemon: ControlService {
     // MARK: Requests
 
     func perform(
-        _ request: ControlRequest, progress: (ProgressReporter.Step) -> Void
+        _ request: ControlRequest, isCancelled: () -> Bool,
+        progress: (ProgressReporter.Step) -> Void
     ) throws(Failure) -> ControlReply {
         var reply = ControlReply.done
         let record = registration.current
         do throws(FSError) {
             switch request.command {
             case .status:
-                reply.status = StatusDocument(volume.status(), device: record.device, mount: record)
+                reply.status = StatusDocument(
+                    volume.status(), superblocks: Checker.superblockFindings(volume),
+                    device: record.device, mount: record,
+                    condition: MountCondition(ofOwn: record))
             case .sync:
                 try volume.synchronize()
             case .check:
                 reply.check = CheckDocument(
-                    try Checker.check(volume) { progress(ProgressReporter.Step($0)) })
+                    try Checker.check(
+                        volume, isCancelled: isCancelled,
+                        progress: { progress(ProgressReporter.Step($0)) }))
             case .remount:
                 guard let isReadOnly = request.readOnly else { throw .invalidArgument }
                 try volume.setReadOnly(isReadOnly)
@@ -189,10 +195,15 @@ final class MountDaemon: ControlService {
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
+        } catch .readOnly where request.command == .remount {
+            // The device is open for reading only, and another mount may read it, too.
+            throw Failure(
+                .failed, .remountRefused,
+                "\(record.device) was mounted read-only, and cannot become writable in place",
+                hint: "'aegisfs umount \(record.mountpoint)', then mount it again without ro")
         } catch { throw Failure(error, target: record.device) }
         return reply
     }
-
 }
 
 /// Both the kernel and the control socket must be ready before anybody is told.

@@ -31,11 +31,13 @@ enum MessageID: String, CaseIterable, Sendable {
     case notReplayable = "AEGIS-0036"
     case journalSize = "AEGIS-0037"
     case notCleanlyUnmounted = "AEGIS-0028"
+    case imageGone = "AEGIS-0029"
 
     case locked = "AEGIS-0030"
     case inUse = "AEGIS-0031"
     case finishing = "AEGIS-0032"
     case mountBusy = "AEGIS-0033"
+    case detached = "AEGIS-0034"
 
     case signatureFound = "AEGIS-0040"
     case dataFound = "AEGIS-0041"
@@ -43,6 +45,7 @@ enum MessageID: String, CaseIterable, Sendable {
     case sizeMismatch = "AEGIS-0043"
     case inDevelopment = "AEGIS-0044"
     case probeFailed = "AEGIS-0045"
+    case imageShrinks = "AEGIS-0046"
 
     case mountpointMissing = "AEGIS-0050"
     case mountpointNotDirectory = "AEGIS-0051"
@@ -230,6 +233,13 @@ enum MessageID: String, CaseIterable, Sendable {
                 "The daemon or the machine stopped while the volume was mounted. Nothing needs to "
                     + "be done: what was made durable is there, and the next mount recovers it."
             )
+        case .imageGone:
+            (
+                "the image is no longer where it was",
+                "The image of a mounted volume was deleted or moved. The mount goes on without "
+                    + "harm, but a deleted image is gone with the unmount: copy what is on the "
+                    + "volume first. The daemon's /proc/PID/fd still has the image itself."
+            )
         case .locked:
             (
                 "somebody else has the target",
@@ -254,6 +264,13 @@ enum MessageID: String, CaseIterable, Sendable {
                 "Processes have files open or their working directory on it. End them, or detach "
                     + "the mount with --lazy: it then disappears at once and is finished when the "
                     + "last of them lets go."
+            )
+        case .detached:
+            (
+                "the mount was detached",
+                "It was unmounted lazily while programs had files open on it. It has no directory "
+                    + "any more; its daemon goes on until the last of these files is closed, then "
+                    + "makes everything durable and ends. Nothing is lost."
             )
         case .signatureFound:
             (
@@ -290,6 +307,12 @@ enum MessageID: String, CaseIterable, Sendable {
             (
                 "old signatures could not be examined or wiped",
                 "libblkid could not read or change the target. Nothing was formatted."
+            )
+        case .imageShrinks:
+            (
+                "formatting would cut the image",
+                "The --size given is smaller than the file, which would lose what lies behind it. "
+                    + "--force does so; without --size the volume takes the whole file."
             )
         case .mountpointMissing:
             ("the mountpoint does not exist", "Make the directory first: mkdir DIR.")
@@ -345,8 +368,9 @@ enum MessageID: String, CaseIterable, Sendable {
         case .remountRefused:
             (
                 "the mount could not be changed",
-                "A volume that was mounted read-only from a read-only device cannot be made "
-                    + "writable, and one with files open for writing cannot be made read-only."
+                "A volume that was mounted read-only stays so, because its device was opened for "
+                    + "reading only: unmount it, then mount it again. One with files open for "
+                    + "writing cannot be made read-only."
             )
         case .controlDirectory:
             (

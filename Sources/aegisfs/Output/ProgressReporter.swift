@@ -33,6 +33,8 @@ final class ProgressReporter: @unchecked Sendable {
 
     private let command: String
     private let display: Display
+    /// Who asked for JSON gets the last step, too, however short the work was.
+    private let showsEnd: Bool
     private let lock = Mutex()
     private var meter = ProgressMeter()
     private var phase = ""
@@ -42,6 +44,7 @@ final class ProgressReporter: @unchecked Sendable {
     init(_ mode: Mode, command: String, json: Bool, quiet: Bool) {
         self.command = command
         lastShown = Self.now()
+        showsEnd = mode == .json
         display =
             switch mode {
             case .none: .none
@@ -74,8 +77,13 @@ final class ProgressReporter: @unchecked Sendable {
         }
     }
 
-    /// Clears the line on the terminal, so that results start on a clean one.
-    func finish() { lock.withLock { clear() } }
+    /// Clears the line on the terminal, so that results start on a clean one; or tells the last step.
+    func finish() {
+        lock.withLock {
+            clear()
+            if showsEnd, !phase.isEmpty { show() }
+        }
+    }
 
     /// How far the work was when it was cancelled: `31 % of phase`.
     func cancellationNote() -> String {

@@ -103,7 +103,7 @@ enum DeviceAccess {
                 hint: "'aegisfs umount \(live.record.mountpoint)' frees it")
         }
         if let use = DeviceUsage.uses(of: path).first(where: { $0.kind != .attachedLoop }) {
-            return Failure(.busy, .inUse, "\(path) \(use.description)")
+            return Failure(.busy, .inUse, "\(path) \(use.description)", hint: use.cure)
         }
         let holders = ProcessTable.lockHolders(of: path)
         guard !holders.isEmpty else {

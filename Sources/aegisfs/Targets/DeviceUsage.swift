@@ -11,6 +11,8 @@ struct DeviceUse: Sendable {
     let kind: Kind
     /// Goes after the name of the target: "is mounted on /mnt".
     let description: String
+    /// How to end the use; nil if that depends.
+    var cure: String?
 }
 
 enum DeviceUsage {
@@ -37,7 +39,9 @@ enum DeviceUsage {
             return entry.device == number
                 || entry.source.hasPrefix("/") && DeviceIdentity(path: entry.source) == identity
         }.map {
-            DeviceUse(kind: .mounted, description: "is mounted on \($0.mountpoint) (\($0.type))")
+            DeviceUse(
+                kind: .mounted, description: "is mounted on \($0.mountpoint) (\($0.type))",
+                cure: "'umount \($0.mountpoint)' frees it")
         }
     }
 
@@ -46,7 +50,8 @@ enum DeviceUsage {
             guard let name = line.split(whereSeparator: \.isWhitespace).first,
                 DeviceIdentity(path: String(name)) == identity
             else { return nil }
-            return DeviceUse(kind: .swap, description: "is used as swap")
+            return DeviceUse(
+                kind: .swap, description: "is used as swap", cure: "'swapoff \(name)' frees it")
         }
     }
 
@@ -56,7 +61,8 @@ enum DeviceUsage {
             let title = fileText("/sys/block/\(name)/dm/name")?.split(separator: "\n").first
             return DeviceUse(
                 kind: .holder,
-                description: "is part of \(title.map { "/dev/mapper/\($0)" } ?? "/dev/\(name)")")
+                description: "is part of \(title.map { "/dev/mapper/\($0)" } ?? "/dev/\(name)")",
+                cure: "close that device, or take this one out of it")
         }
         for name in directoryNames(directory)
         where fileStatus("\(directory)/\(name)/partition") != nil {
@@ -65,7 +71,8 @@ enum DeviceUsage {
             uses += parts.map {
                 DeviceUse(
                     kind: $0.kind,
-                    description: "has a partition, /dev/\(name), which \($0.description)")
+                    description: "has a partition, /dev/\(name), which \($0.description)",
+                    cure: $0.cure)
             }
         }
         return uses

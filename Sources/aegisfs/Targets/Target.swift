@@ -12,7 +12,12 @@ enum Target: Sendable {
             if let live = LiveMount.of(mount) { return .live(live) }
             throw unreachable(path, mount)
         }
-        guard let status = fileStatus(path) else { throw missing(path, errno) }
+        guard let status = fileStatus(path) else {
+            let error = errno
+            // An image that was deleted or moved while it is mounted is still meant by its old name.
+            if let mount = LiveMount.of(formerPath: path) { return .live(mount) }
+            throw missing(path, error)
+        }
         if let identity = DeviceIdentity(status) {
             return LiveMount.of(identity).map(Target.live) ?? .offline(path: path)
         }

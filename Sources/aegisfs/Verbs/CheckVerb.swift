@@ -11,6 +11,8 @@ struct CheckDocument: Codable, Sendable {
         var message: String
     }
     var isClean: Bool
+    /// False if the check was cancelled before its end.
+    var isComplete: Bool
     var inodes: UInt64
     var directories: UInt64
     var files: UInt64
@@ -21,6 +23,7 @@ struct CheckDocument: Codable, Sendable {
 
     init(_ report: CheckReport) {
         isClean = report.isClean
+        isComplete = report.isComplete
         inodes = report.inodes
         directories = report.directories
         files = report.files
@@ -55,7 +58,7 @@ enum CheckVerb {
         if arguments.json {
             Terminal.output(JSONOutput.line(document, command: "check", kind: "summary"))
         } else {
-            show(document, arguments.operands[0], isQuiet: arguments.isQuiet)
+            show(document, arguments.operands[0], reporter, isQuiet: arguments.isQuiet)
         }
         return document.isClean ? .done : .damaged
     }
@@ -70,7 +73,8 @@ enum CheckVerb {
         let interruption = interruption(arguments, reporter)
         let document = try check(path, reporter)
         interruption.end()
-        show(document, path, isQuiet: false)
+        show(document, path, reporter, isQuiet: false)
+        guard document.isComplete else { return .interrupted }
         return document.isClean ? .done : .damaged
     }
 
@@ -101,30 +105,42 @@ enum CheckVerb {
             defer { held.close() }
             do throws(FSError) {
                 return CheckDocument(
-                    try Checker.check(held.device, modules: .standard) {
-                        reporter.update(ProgressReporter.Step($0))
-                    })
+                    try Checker.check(
+                        held.device, modules: .standard,
+                        progress: { reporter.update(ProgressReporter.Step($0)) }))
             } catch { throw Failure(error, target: path) }
         }
     }
 
-    private static func show(_ document: CheckDocument, _ path: String, isQuiet: Bool) {
+    private static func show(
+        _ document: CheckDocument, _ path: String, _ reporter: ProgressReporter, isQuiet: Bool
+    ) {
+        if !document.isComplete {
+            // What did not finish is said first, and even to who wants errors only.
+            Terminal.notice(
+                "\(path): cancelled \(reporter.cancellationNote()), because it was unmounted; "
+                    + (document.findings.isEmpty
+                        ? "no errors in the part that was checked"
+                        : "these were found in the part that was checked")
+                    + " [\(MessageID.interrupted.rawValue)]")
+        }
         for finding in document.findings {
             Terminal.output("\(finding.id) \(finding.severity): \(finding.message)\n")
         }
         if document.omittedFindings > 0 {
             Terminal.output("... and \(document.omittedFindings) more findings\n")
         }
-        guard !isQuiet else { return }
+        guard !isQuiet, document.isComplete else { return }
         let contents =
             "\(document.inodes) inodes, of these \(document.files) files and "
             + "\(document.directories) directories; \(document.nodes) nodes, "
             + SizeFormatter.string(document.dataBlocks << 12) + " of data"
+        let found = UInt64(document.findings.count) + document.omittedFindings
         let verdict =
             document.isClean
             ? "clean (all structures; the data of files is verified when it is read)"
-            : "\(UInt64(document.findings.count) + document.omittedFindings) findings; "
-                + "'aegisfs explain ID' tells more"
+            : (found == 1 ? "1 finding" : "\(found) findings")
+                + "; 'aegisfs explain ID' tells more"
         Terminal.output("\(path): \(verdict)\n  \(contents)\n")
     }
 }

@@ -15,10 +15,13 @@ enum FormatVerb {
         var sizeBytes: UInt64
         var blocks: UInt64
         var blockSizeBytes: UInt64
+        var journalBytes: UInt64
         var availableBytes: UInt64
         var inodesEstimated: UInt64
         var isDryRun: Bool
         var replaced: [Signature]
+        /// The size of an image that was larger than the volume is.
+        var cutFromBytes: UInt64?
     }
 
     static func run(_ arguments: Arguments) throws(Failure) -> ExitCode {
@@ -43,6 +46,7 @@ enum FormatVerb {
             try SizeParser.parse(text, option: "--size")
         }
         if size == 0 { size = nil }
+        options.journalByteCount = try journalSize(arguments)
         if let size { try checkSize(size, path) }
 
         let isNew = try checkTarget(path, size)
@@ -50,7 +54,7 @@ enum FormatVerb {
             let summary = try step(path) { () throws(FSError) in
                 try VolumeFormatter.plan(byteCount: size, options: options)
             }
-            show(summary, path, [], arguments)
+            show(summary, path, [], nil, arguments)
             return .done
         }
         let interruption = Interruption(arguments) {
@@ -66,6 +70,22 @@ enum FormatVerb {
             if isNew { unlink(path) }
             throw error
         }
+    }
+
+    private static func journalSize(_ arguments: Arguments) throws(Failure) -> UInt64? {
+        let text = arguments.value(.journalSize)
+        if arguments.has(.noJournal) {
+            guard text == nil else {
+                throw .usage("--journal-size and --no-journal exclude each other")
+            }
+            return 0
+        }
+        guard let text else { return nil }
+        let size = try SizeParser.parse(text, option: "--journal-size")
+        guard size > 0 else {
+            throw .usage("--journal-size: 0 is no size", hint: "--no-journal leaves it out")
+        }
+        return size
     }
 
     private static func checkSize(_ size: UInt64, _ path: String) throws(Failure) {
@@ -133,8 +153,11 @@ enum FormatVerb {
         let device = held.device
         defer { held.close() }
         let found = isNew ? [] : try Signatures.find(on: path)
-        if !isNew { try confirm(path, found, arguments) }
         let oldSize = device.byteCount
+        // What the image is cut to; nil if it keeps all that it has.
+        let cut = device.isBlockDevice ? nil : size.flatMap { $0 < oldSize ? $0 : nil }
+        let loss = isNew ? nil : try loss(path, found, oldSize, cut, arguments)
+        if let loss, !arguments.has(.dryRun) { try confirm(loss) }
         var options = options
         if let size {
             if device.isBlockDevice {
@@ -156,7 +179,8 @@ enum FormatVerb {
             let summary = try step(path) { () throws(FSError) in
                 try VolumeFormatter.plan(byteCount: bytes, options: options)
             }
-            show(summary, path, found, arguments)
+            show(summary, path, found, cut == nil ? nil : oldSize, arguments)
+            if let loss { throw loss.refusal }
             return .done
         }
         do throws(Failure) {
@@ -168,7 +192,7 @@ enum FormatVerb {
                 try VolumeFormatter.format(device, modules: .standard, options: options)
             }
             interruption.end()
-            show(summary, path, found, arguments)
+            show(summary, path, found, cut == nil ? nil : oldSize, arguments)
         } catch {
             // An image that only grew gets its size back.
             if !device.isBlockDevice, !isNew, oldSize < device.byteCount {
@@ -185,30 +209,51 @@ enum FormatVerb {
         do throws(FSError) { return try body() } catch { throw Failure(error, target: path) }
     }
 
-    /// Says what would be lost, and goes on only when told to.
-    private static func confirm(
-        _ path: String, _ found: [Signature], _ arguments: Arguments
-    ) throws(Failure) {
-        if arguments.has(.force) || arguments.has(.dryRun) { return }
+    /// Why to ask before going on.
+    private struct Loss {
         let message: String
         let id: MessageID
-        if !found.isEmpty {
-            message = "\(path) contains \(found.map(\.description).joined(separator: "; "))"
-            id = .signatureFound
-        } else if try Signatures.hasData(path) {
-            message = "\(path) contains data"
-            id = .dataFound
-        } else {
-            return
+        var refusal: Failure {
+            Failure(
+                .needsConfirmation, id, "\(message); nothing was changed",
+                hint: "--force formats it all the same")
         }
-        if Terminal.confirm("aegisfs: \(message). Erase it?") == true { return }
-        throw Failure(
-            .needsConfirmation, id, "\(message); nothing was changed",
-            hint: "--force formats it all the same")
+    }
+
+    /// What would be lost; nil if nothing would, or with --force.
+    private static func loss(
+        _ path: String, _ found: [Signature], _ oldSize: UInt64, _ cut: UInt64?,
+        _ arguments: Arguments
+    ) throws(Failure) -> Loss? {
+        if arguments.has(.force) { return nil }
+        var losses: [(text: String, id: MessageID)] = []
+        if !found.isEmpty {
+            let names = found.map(\.description).joined(separator: "; ")
+            losses.append(("contains \(names)", .signatureFound))
+        } else if try Signatures.hasData(path) {
+            losses.append(("contains data", .dataFound))
+        }
+        if let cut {
+            losses.append(
+                (
+                    "would be cut from \(arguments.size(oldSize)) to \(arguments.size(cut))",
+                    .imageShrinks
+                ))
+        }
+        guard let first = losses.first else { return nil }
+        return Loss(
+            message: "\(path) \(losses.map(\.text).joined(separator: " and "))", id: first.id)
+    }
+
+    /// Goes on only when told to.
+    private static func confirm(_ loss: Loss) throws(Failure) {
+        if Terminal.confirm("aegisfs: \(loss.message). Go on?") == true { return }
+        throw loss.refusal
     }
 
     private static func show(
-        _ summary: FormatSummary, _ path: String, _ replaced: [Signature], _ arguments: Arguments
+        _ summary: FormatSummary, _ path: String, _ replaced: [Signature], _ cutFrom: UInt64?,
+        _ arguments: Arguments
     ) {
         let inodes = summary.availableBlocks * 4
         if arguments.json {
@@ -218,21 +263,27 @@ enum FormatVerb {
                         target: path, uuid: summary.uuid.description, label: summary.label,
                         sizeBytes: summary.byteCount, blocks: summary.blockCount,
                         blockSizeBytes: UInt64(DiskFormat.blockSize),
+                        journalBytes: summary.journalBlocks << 12,
                         availableBytes: summary.availableBlocks << 12, inodesEstimated: inodes,
-                        isDryRun: arguments.has(.dryRun), replaced: replaced),
+                        isDryRun: arguments.has(.dryRun), replaced: replaced,
+                        cutFromBytes: cutFrom),
                     command: "format"))
         } else if !arguments.isQuiet {
+            let isPlan = arguments.has(.dryRun)
             for signature in replaced {
-                Terminal.output(
-                    "\(arguments.has(.dryRun) ? "would erase" : "erased")  \(signature.description)\n"
-                )
+                Terminal.output("\(isPlan ? "would erase" : "erased")  \(signature.description)\n")
+            }
+            if let cutFrom {
+                let sizes = "\(arguments.size(cutFrom)) to \(arguments.size(summary.byteCount))"
+                Terminal.output("\(isPlan ? "would cut" : "cut")  the image from \(sizes)\n")
             }
             Terminal.output(
                 """
-                \(arguments.has(.dryRun) ? "would make" : "made") an AegisFS volume on \(path)
+                \(isPlan ? "would make" : "made") an AegisFS volume on \(path)
                   uuid    \(summary.uuid)
                   label   \(summary.label.isEmpty ? "(none)" : summary.label)
                   size    \(arguments.size(summary.byteCount)), \(summary.blockCount) blocks of 4.0 KiB
+                  journal \(summary.journalBlocks == 0 ? "none" : arguments.size(summary.journalBlocks << 12))
                   free    \(arguments.size(summary.availableBlocks << 12))
                   inodes  made as needed; room for about \(inodes)
 

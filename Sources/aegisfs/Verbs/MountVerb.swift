@@ -12,17 +12,18 @@ enum MountVerb {
     private static let readyDescriptor: Int32 = 3
 
     static func run(_ arguments: Arguments) throws(Failure) -> ExitCode {
-        var words = arguments.values(.mountOptions)
-        if arguments.has(.readOnly) { words.append("ro") }
-        return try mount(
-            arguments.operands[0], arguments.operand(1), try MountOptions(words),
+        try mount(
+            arguments.operands[0], arguments.operand(1), try MountOptions(words(arguments)),
             foreground: arguments.has(.foreground))
+    }
+
+    private static func words(_ arguments: Arguments) -> [String] {
+        arguments.values(.mountOptions) + (arguments.has(.readOnly) ? ["ro"] : [])
     }
 
     /// `mount.fuse.aegisfs SOURCE DIR -o OPTIONS`
     static func runHelper(_ arguments: Arguments) throws(Failure) -> ExitCode {
-        let options = try MountOptions(
-            arguments.values(.mountOptions), sloppy: arguments.has(.sloppy))
+        let options = try MountOptions(words(arguments), sloppy: arguments.has(.sloppy))
         if arguments.has(.fake) { return .done }
         return try mount(
             arguments.operands[0], arguments.operand(1), options, foreground: false)

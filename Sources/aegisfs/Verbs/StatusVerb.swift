@@ -1,6 +1,7 @@
 /// `aegisfs status`: how a volume is, what is wrong and what to do, live or offline; without a
 /// target, what is mounted.
 internal import FSCore
+internal import FSModules
 
 /// A volume's state, as JSON shows it and the control socket carries it.
 struct StatusDocument: Codable, Sendable {
@@ -19,19 +20,46 @@ struct StatusDocument: Codable, Sendable {
         var hits: UInt64
         var misses: UInt64
     }
+    struct Journal: Codable, Sendable {
+        var sizeBytes: UInt64
+        var usedBytes: UInt64
+        var pendingBytes: UInt64
+        var records: UInt64
+        var flushes: UInt64
+        var seals: UInt64
+        var writtenBytes: UInt64
+    }
+    /// What the last mount brought back from the journal.
+    struct Recovery: Codable, Sendable {
+        var operations: UInt64
+        var bytes: UInt64
+        var milliseconds: UInt64
+    }
     struct ErrorCount: Codable, Sendable {
         var kind: String
         var count: UInt64
     }
+    /// What is wrong, what to do, where to read more.
+    struct Problem: Codable, Sendable {
+        var status: String
+        var action: String
+        var see: String
+    }
     var device: String
     var label: String
     var uuid: String
-    /// `online`, `read-only`, `suspended`
+    /// `online`, `read-only`, `suspended`, `detached`, `not mounted`
     var state: String
-    /// What is wrong, what to do, where to read more; nil if all is well.
+    /// One word or two for a list: `ok` or the gravest problem.
+    var health = "ok"
+    /// Whether something is wrong that does not go away by itself.
+    var isDamaged = false
+    /// The gravest problem; nil if all is well.
     var status: String?
     var action: String?
     var see: String?
+    /// All of them, the gravest first.
+    var problems: [Problem] = []
     var mountpoint: String?
     var pid: Int32?
     var diskVersion: UInt32
@@ -45,14 +73,22 @@ struct StatusDocument: Codable, Sendable {
     var birthEpoch: UInt64
     var checkpoints: UInt64
     var lastCheckpointMicroseconds: UInt64
+    var longestCheckpointMicroseconds: UInt64
+    var journal: Journal?
+    var recovery: Recovery?
     var cache: Cache?
     var unlinkedInodes: UInt64
     /// How it was found: by the daemon when it mounted it, else just now.
     var wasCleanlyUnmounted: Bool
     var errors: [ErrorCount]
 
-    /// - Parameter mount: the daemon's record; nil for a volume that nobody has mounted.
-    init(_ status: VolumeStatus, device: String, mount: MountRecord?) {
+    /// - Parameters:
+    ///   - superblocks: what is wrong with the superblock's copies.
+    ///   - mount: the daemon's record and what it sees; nil for a volume that nobody has mounted.
+    init(
+        _ status: VolumeStatus, superblocks: [CheckFinding], device: String,
+        mount: MountRecord? = nil, condition: MountCondition? = nil
+    ) {
         self.device = device
         label = status.label
         uuid = status.uuid.description
@@ -76,6 +112,17 @@ struct StatusDocument: Codable, Sendable {
         birthEpoch = status.birthEpoch
         checkpoints = status.checkpoints
         lastCheckpointMicroseconds = UInt64(status.lastCheckpointMilliseconds * 1000)
+        longestCheckpointMicroseconds = UInt64(status.longestCheckpointMilliseconds * 1000)
+        journal = status.journal.map {
+            Journal(
+                sizeBytes: $0.ringBytes, usedBytes: $0.usedBytes, pendingBytes: $0.pendingBytes,
+                records: $0.records, flushes: $0.flushes, seals: $0.seals,
+                writtenBytes: $0.bytesWritten)
+        }
+        recovery = status.recovery.map {
+            Recovery(
+                operations: $0.operations, bytes: $0.bytes, milliseconds: UInt64($0.milliseconds))
+        }
         if mount != nil {
             cache = Cache(
                 bytes: UInt64(status.cachePages * DiskFormat.nodeSize),
@@ -92,43 +139,85 @@ struct StatusDocument: Codable, Sendable {
         case .readOnly: state = mount == nil ? "not mounted" : "read-only"
         case .latched: state = "suspended"
         }
-        if case .latched(let why) = status.state {
-            self.status = "Writing has ended after an error: \(why)."
-            action = "Unmount it, look into the system log, then run 'aegisfs check'."
-            see = MessageID.latched.rawValue
-        } else if errors.contains(where: { $0.count > 0 }) {
-            self.status = "Errors were counted on this volume."
-            action =
-                "The system log names the damaged places; 'aegisfs check' looks at the structure."
-            see = MessageID.errorsCounted.rawValue
-        } else if mount == nil, !status.cleanlyUnmounted {
-            self.status = "The volume was not unmounted cleanly."
-            action = "None: the next mount recovers by itself."
-            see = MessageID.notCleanlyUnmounted.rawValue
-        }
+        if condition?.isDetached == true, state != "suspended" { state = "detached" }
+        addProblems(status, superblocks, mount, condition)
     }
 
-    /// Whether something is wrong that does not go away by itself.
-    var isDamaged: Bool { state == "suspended" || errors.contains { $0.count > 0 } }
+    /// The gravest first: what can lose data, what is damaged, what is only worth knowing.
+    private mutating func addProblems(
+        _ status: VolumeStatus, _ superblocks: [CheckFinding], _ mount: MountRecord?,
+        _ condition: MountCondition?
+    ) {
+        if case .latched(let why) = status.state {
+            add(
+                "suspended", "Writing has ended after an error: \(why).",
+                "Unmount it, look into the system log, then run 'aegisfs check'.",
+                MessageID.latched.rawValue, isDamage: true)
+        }
+        if let damage = status.recovery?.damage {
+            add(
+                "journal", "The journal is damaged: \(damage.detail).",
+                "The volume shows the state before; copy what is needed, and restore the rest "
+                    + "from a backup.", CheckIssue.journalDamaged.id, isDamage: true)
+        }
+        if condition?.image == .deleted {
+            add(
+                "no image", "The image was deleted: it is gone as soon as the volume is unmounted.",
+                "Copy what is on the volume elsewhere before anything else.",
+                MessageID.imageGone.rawValue, isDamage: true)
+        }
+        if let first = superblocks.first {
+            let places = superblocks.map(\.message).joined(separator: "; ")
+            add(
+                "damaged",
+                "\(superblocks.count) of the 4 superblock copies cannot be used: \(places).",
+                mount?.isReadOnly == false
+                    ? "None is needed: the next two checkpoints that store changes write them anew."
+                    : "Mount it for writing: the next two checkpoints write them anew.",
+                first.id, isDamage: true)
+        }
+        if errors.contains(where: { $0.count > 0 }) {
+            add(
+                "errors", "Errors were counted on this volume.",
+                "The system log names the damaged places; 'aegisfs check' looks at the structure.",
+                MessageID.errorsCounted.rawValue, isDamage: true)
+        }
+        if condition?.isDetached == true {
+            add(
+                "detached",
+                "It was unmounted with --lazy, and ends when what is open on it is closed.",
+                "End the programs that still use it; until then its device is busy.",
+                MessageID.detached.rawValue, isDamage: false)
+        }
+        if case .moved(let name) = condition?.image {
+            add(
+                "moved", "The image was moved to \(name).",
+                "None is needed: only its name has changed.", MessageID.imageGone.rawValue,
+                isDamage: false)
+        }
+        if mount == nil, !status.cleanlyUnmounted {
+            add(
+                "not clean", "The volume was not unmounted cleanly.",
+                "None: the next mount recovers by itself.",
+                MessageID.notCleanlyUnmounted.rawValue, isDamage: false)
+        }
+        guard let gravest = problems.first else { return }
+        (self.status, action, see) = (gravest.status, gravest.action, gravest.see)
+    }
+
+    private mutating func add(
+        _ health: String, _ status: String, _ action: String, _ see: String, isDamage: Bool
+    ) {
+        if problems.isEmpty { self.health = health }
+        isDamaged = isDamaged || isDamage
+        problems.append(Problem(status: status, action: action, see: see))
+    }
 }
 
 enum StatusVerb {
     static func run(_ arguments: Arguments) throws(Failure) -> ExitCode {
         guard let path = arguments.operand(0) else { return list(arguments) }
-        let document: StatusDocument
-        switch try Target.resolve(path) {
-        case .live(let mount):
-            let reply = try ControlClient.send(ControlRequest(command: .status), to: mount)
-            guard let status = reply.status else {
-                throw Failure(.failed, .badRequest, "the daemon answered without a result")
-            }
-            document = status
-        case .offline:
-            let (device, volume) = try DeviceAccess.openVolume(reading: path)
-            document = StatusDocument(volume.status(), device: path, mount: nil)
-            try? volume.close()
-            device.close()
-        }
+        let document = try document(path)
         if arguments.json {
             Terminal.output(JSONOutput.line(document, command: "status"))
         } else {
@@ -137,27 +226,93 @@ enum StatusVerb {
         return document.isDamaged ? .damaged : .done
     }
 
-    private struct List: Encodable { var mounts: [MountRecord] }
+    private static func document(_ path: String) throws(Failure) -> StatusDocument {
+        switch try Target.resolve(path) {
+        case .live(let mount):
+            do throws(Failure) {
+                return try ask(mount)
+            } catch {
+                if mount.hasEnded { return try document(path) }
+                // A daemon that finishes an unmount answers nobody any more.
+                guard mount.isFinishing else { throw error }
+                throw Failure(
+                    .busy, .finishing, "\(path): \(mount.description)",
+                    hint: "'aegisfs umount \(path)' waits for it")
+            }
+        case .offline:
+            let (device, volume) = try DeviceAccess.openVolume(reading: path)
+            defer {
+                try? volume.close()
+                device.close()
+            }
+            return StatusDocument(
+                volume.status(),
+                superblocks: Checker.superblockFindings(device.device, modules: .standard),
+                device: path)
+        }
+    }
+
+    private static func ask(
+        _ mount: LiveMount, timeoutSeconds: Int = ControlClient.statusTimeoutSeconds
+    ) throws(Failure) -> StatusDocument {
+        let reply = try ControlClient.send(
+            ControlRequest(command: .status), to: mount, timeoutSeconds: timeoutSeconds)
+        guard let status = reply.status else {
+            throw Failure(.failed, .badRequest, "the daemon answered without a result")
+        }
+        return status
+    }
+
+    // MARK: The list
+
+    /// A daemon's record and how its volume is.
+    private struct Listed: Encodable {
+        private enum Keys: String, CodingKey { case health }
+        let record: MountRecord
+        let health: String
+
+        func encode(to encoder: any Encoder) throws {
+            try record.encode(to: encoder)
+            var container = encoder.container(keyedBy: Keys.self)
+            try container.encode(health, forKey: .health)
+        }
+    }
+    private struct List: Encodable { var mounts: [Listed] }
+    /// One daemon that hangs must not keep the others from being listed.
+    private static let listTimeoutSeconds = 3
+
+    private static func health(_ mount: LiveMount) -> String {
+        do throws(Failure) {
+            return try ask(mount, timeoutSeconds: listTimeoutSeconds).health
+        } catch {
+            return switch mount.latest.state {
+            case .starting: "starting"
+            case .mounted: "no answer"
+            case .finishing, .closed: "finishing"
+            }
+        }
+    }
 
     private static func list(_ arguments: Arguments) -> ExitCode {
-        let records = LiveMount.all().map(\.record)
+        let mounts = LiveMount.all().map { Listed(record: $0.record, health: health($0)) }
         if arguments.json {
-            Terminal.output(JSONOutput.line(List(mounts: records), command: "status"))
+            Terminal.output(JSONOutput.line(List(mounts: mounts), command: "status"))
             return .done
         }
         var table = TextTable([
             ("device", .left), ("label", .left), ("pid", .right), ("mode", .left),
-            ("mountpoint", .left),
+            ("health", .left), ("mountpoint", .left),
         ])
-        for record in records {
+        for mount in mounts {
+            let record = mount.record
             table.add([
                 record.device, record.label.isEmpty ? "-" : record.label, "\(record.pid)",
-                record.isReadOnly ? "ro" : "rw", record.mountpoint,
+                record.isReadOnly ? "ro" : "rw", mount.health, record.mountpoint,
             ])
         }
         for mount in Target.deadMounts() {
-            let mode = Target.isDead(mount) ? "dead" : "?"
-            table.add([mount.source, "-", "-", mode, mount.mountpoint])
+            let health = Target.isDead(mount) ? "dead" : "unknown"
+            table.add([mount.source, "-", "-", "-", health, mount.mountpoint])
         }
         Terminal.output(table.text(header: !arguments.has(.noHeader)))
         return .done
@@ -174,9 +329,12 @@ enum StatusVerb {
             ("uuid", document.uuid),
             ("state", style.paint(document.state, document.state == "suspended" ? .red : .green)),
         ]
-        if let status = document.status { lines.append(("status", style.paint(status, .yellow))) }
-        if let action = document.action { lines.append(("action", action)) }
-        if let see = document.see { lines.append(("see", "aegisfs explain \(see)")) }
+        for problem in document.problems {
+            lines += [
+                ("status", style.paint(problem.status, .yellow)), ("action", problem.action),
+                ("see", "aegisfs explain \(problem.see)"),
+            ]
+        }
         if let mountpoint = document.mountpoint {
             lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)"))
         }
@@ -214,6 +372,33 @@ enum StatusVerb {
                 "superblock \(document.superblockSequence), birth epoch \(document.birthEpoch)"
             ),
         ]
+        if let journal = document.journal {
+            var text = size(journal.sizeBytes)
+            if document.mountpoint != nil {
+                text +=
+                    ", \(size(journal.usedBytes)) used, \(journal.records) records in "
+                    + "\(journal.flushes) flushes"
+            }
+            lines.append(("journal", text))
+        }
+        if let recovery = document.recovery {
+            let target = document.mountpoint == nil ? "waiting" : "replayed"
+            lines.append(
+                (
+                    "recovery",
+                    "\(recovery.operations) operations \(target), \(size(recovery.bytes)), "
+                        + "\(recovery.milliseconds) ms"
+                ))
+        }
+        if document.mountpoint != nil {
+            lines.append(
+                (
+                    "checkpoints",
+                    "\(document.checkpoints), the last took "
+                        + "\(document.lastCheckpointMicroseconds / 1000) ms, the longest of late "
+                        + "\(document.longestCheckpointMicroseconds / 1000) ms"
+                ))
+        }
         let errors = document.errors.filter { $0.count > 0 }
         lines.append(
             (

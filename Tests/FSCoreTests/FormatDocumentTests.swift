@@ -1,0 +1,669 @@
+/// Reads the tables of `docs/FORMAT.md` and compares them with what the code writes: a sample of each
+/// record, every field set to a value of its own, must show that value at the place and in the size
+/// that the document draws; what the document calls reserved must be zero, and refused otherwise.
+import Foundation
+import Testing
+
+@testable import FSCore
+@testable import FSModules
+
+@Suite struct FormatDocumentTests {
+    private let document = try! FormatDocument()
+    private let layout = DiskLayout(blockCount: 4096)
+
+    /// What a sample holds in one field.
+    private enum Expected {
+        case number(UInt64)
+        case bytes([UInt8])
+        /// In the document for orientation; compared as a record of its own or elsewhere.
+        case anything
+    }
+
+    /// Compares every row of a record with a sample's bytes.
+    private func compare(
+        _ name: String, _ sample: [UInt8], _ expected: [String: Expected],
+        _ variables: [String: Int] = [:], sourceLocation: SourceLocation = #_sourceLocation
+    ) throws {
+        let rows = try document.record(name)
+        let fields = Set(rows.map(\.field).filter { $0 != "reserved" })
+        #expect(fields == Set(expected.keys), "\(name)", sourceLocation: sourceLocation)
+        var end = 0
+        for row in rows {
+            let offset = try #require(FormatDocument.evaluate(row.offset, variables))
+            let size = FormatDocument.evaluate(row.size, variables) ?? sample.count - offset
+            #expect(offset == end, "\(name), \(row.field): gap", sourceLocation: sourceLocation)
+            end = offset + size
+            guard size >= 0, end <= sample.count else { break }
+            let found = Array(sample[offset..<end])
+            let wanted: [UInt8]
+            switch expected[row.field] ?? .number(0) {
+            case .anything: continue
+            case .bytes(let bytes): wanted = bytes
+            case .number(let number):
+                wanted = (0..<size).map { $0 < 8 ? UInt8(number >> UInt64(8 * $0) & 0xFF) : 0 }
+                #expect(
+                    size >= 8 || number >> UInt64(8 * size) == 0,
+                    "\(name), \(row.field): too narrow", sourceLocation: sourceLocation)
+            }
+            #expect(found == wanted, "\(name), \(row.field)", sourceLocation: sourceLocation)
+        }
+        #expect(end == sample.count, "\(name): size", sourceLocation: sourceLocation)
+    }
+
+    /// Changes the first and the last byte of every reserved field, and of `fixed` ones, of a valid
+    /// sample: the decoder must refuse each.
+    private func refuse(
+        _ name: String, _ sample: [UInt8], fixed: [String], _ variables: [String: Int] = [:],
+        sourceLocation: SourceLocation = #_sourceLocation, _ decode: (ByteView) throws -> Void
+    ) throws {
+        #expect(throws: Never.self, sourceLocation: sourceLocation) {
+            try sample.withView { try decode($0) }
+        }
+        for row in try document.record(name)
+        where row.isReserved || fixed.contains(row.field) {
+            let offset = try #require(FormatDocument.evaluate(row.offset, variables))
+            let size = try #require(FormatDocument.evaluate(row.size, variables))
+            for place in [offset, offset + size - 1] {
+                var changed = sample
+                changed[place] ^= 0x80
+                #expect(
+                    throws: (any Error).self, "\(name), \(row.field), byte \(place)",
+                    sourceLocation: sourceLocation
+                ) { try changed.withView { try decode($0) } }
+            }
+        }
+    }
+
+    /// A view does not keep its buffer alive.
+    private func contents(_ buffer: ByteBuffer) -> [UInt8] {
+        withExtendedLifetime(buffer) { buffer.view.toArray() }
+    }
+    private func encoded(_ count: Int, _ body: (inout ByteWriter) -> Void) -> [UInt8] {
+        let buffer = ByteBuffer(count: count)
+        var writer = ByteWriter(buffer.bytes)
+        body(&writer)
+        return contents(buffer)
+    }
+    /// 16 bytes in the order of a uuid's text.
+    private func bytes(_ uuid: VolumeUUID) -> [UInt8] {
+        [uuid.high, uuid.low].flatMap { word in
+            (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(56 - 8 * $0)) }
+        }
+    }
+    private func littleEndian(_ words: [UInt64]) -> [UInt8] {
+        words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(8 * $0)) } }
+    }
+    private func padded(_ bytes: [UInt8], to size: Int) -> [UInt8] {
+        bytes + [UInt8](repeating: 0, count: size - bytes.count)
+    }
+
+    // MARK: The document
+
+    /// A table that no test below reads would be free to drift.
+    @Test func everyRecordOfTheDocumentIsCompared() {
+        #expect(
+            Set(document.records.keys) == [
+                "Superblock", "Device entry", "Bitmap entry", "Node", "Slot", "Node pointer", "Key",
+                "Inode record", "Directory record", "Directory entry", "Link record",
+                "Extent record", "Attribute place", "Attribute record", "Attribute continuation",
+                "Journal record", "Journal transaction", "Journal update",
+            ])
+    }
+
+    // MARK: Places
+
+    @Test func units() throws {
+        let units: [String: UInt64] = [
+            "block": 1, "node": DiskFormat.blocksPerNode,
+            "smallest volume": DiskLayout.minimumBlocks, "region": DiskLayout.regionBlocks,
+            "zone": DiskLayout.zoneBlocks, "group": DiskLayout.groupBlocks,
+            "largest volume": DiskLayout.maximumBlocks,
+        ]
+        let table = try document.table("unit")
+        #expect(Set(table.map { $0[0] }) == Set(units.keys))
+        for row in table {
+            let blocks = try #require(units[row[0]])
+            #expect(row[1] == "\(blocks)" && row[2] == "\(blocks * 4096)", "\(row)")
+        }
+        #expect(DiskLayout.smallestLastRegion == 64, "named in the text")
+    }
+
+    /// What the document calls fixed is exactly what is never allocated.
+    @Test func fixedPlaces() throws {
+        let layout = DiskLayout(blockCount: 2 * DiskLayout.regionBlocks + 100)
+        var fixed: Set<UInt64> = []
+        var named: [String: UInt64] = [:]
+        for row in try document.table("first") {
+            for region in row[0].contains("r") ? [1, 2] : [0] {
+                let variables = ["r": region, "end": Int(layout.blockCount)]
+                let first = try #require(FormatDocument.evaluate(row[0], variables))
+                let last = try #require(FormatDocument.evaluate(row[1], variables))
+                fixed.formUnion(UInt64(first)...UInt64(last))
+                named[row[2]] = UInt64(first)
+            }
+        }
+        for block in 0..<layout.blockCount {
+            let isFree = layout.isAllocatable(BlockRun(BlockAddress(block: block), 1))
+            if isFree == fixed.contains(block) { Issue.record("block \(block)") }
+        }
+        for pair in 0...1 {
+            let places = DiskLayout.superblockPlaces(pair: pair, blockCount: layout.blockCount)
+            #expect(named["superblock of pair \(pair), front"] == places.front)
+            #expect(named["superblock of pair \(pair), end"] == places.end)
+        }
+    }
+
+    @Test func bitmapPlaces() throws {
+        let layout = DiskLayout(blockCount: 1 << 38)
+        let table = try document.table("level")
+        #expect(table.count == DiskLayout.BitmapLevel.allCases.count)
+        for (row, level) in zip(table, DiskLayout.BitmapLevel.allCases) {
+            #expect(row[0] == "\(level)" && row[1] == "\(level.leaves)")
+            for slot in 0...1 {
+                let first = layout.bitmapPlaces(level, index: 0, slot: slot)
+                #expect(first.0 == 64 + (try #require(UInt64(row[2 + slot]))))
+                #expect(first.1 == 3840 + (try #require(UInt64(row[6 + slot]))))
+                guard level != .device else { continue }
+                // Block 2 covers from region 2 × leaves on; block 1 lies before it.
+                let third = layout.bitmapPlaces(level, index: 2, slot: slot)
+                let region = level.leaves * DiskLayout.regionBlocks
+                #expect(third.0 == 2 * region + (try #require(UInt64(row[2 + slot]))))
+                #expect(third.1 == region + (try #require(UInt64(row[4 + slot]))))
+            }
+        }
+    }
+
+    @Test func kindsAndItems() throws {
+        let kinds = try document.table("checksum kind").map { [$0[0], $0[1]] }
+        #expect(kinds == ChecksumKind.allCases.map { ["\($0.rawValue)", "\($0.byteCount)"] })
+        let types: [String: ItemType] = [
+            "orphan": .orphan, "inode": .inode, "inline data": .inlineData,
+            "attribute": .attribute, "link": .link, "directory entry": .directoryEntry,
+            "extent": .extent,
+        ]
+        let table = try document.table("object")
+        #expect(table.count == types.count)
+        for row in table {
+            #expect(UInt8(row[1].dropFirst(2), radix: 16) == types[row[2]]?.rawValue, "\(row)")
+        }
+    }
+
+    // MARK: Superblock
+
+    private func formatted() throws -> Superblock {
+        let device = MemoryBlockDevice(byteCount: 16 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        return try SuperblockStore.newest(device, modules: .standard)
+    }
+
+    @Test func superblock() throws {
+        var block = try formatted()
+        try refuse(
+            "Superblock", contents(block.encoded(modules: .standard)),
+            fixed: [
+                "disk version", "block size", "node size", "checksum kind", "name hash kind",
+                "incompatible", "device count", "this device",
+            ]
+        ) { _ = try Superblock(decoding: $0, at: 0) }
+
+        block.version = 0xA1A2_A3A4
+        block.compatible = 0x1011_1213_1415_1617
+        block.readOnlyCompatible = 0x2021_2223_2425_2627
+        block.incompatible = 0x3031_3233_3435_3637
+        block.label = String(repeating: "x", count: 63)
+        block.sequence = SuperblockSequence(0x4041_4243_4445_4647)
+        block.birthEpoch = BirthEpoch(0x5051_5253_5455_5657)
+        block.inodeCeiling = 0x6061_6263_6465_6667
+        block.written = Timestamp(seconds: 0x7071_7273_7475_7677, nanoseconds: 0x7A7B_7C7D)
+        block.inodeCount = 0x8081_8283_8485_8687
+        block.reservedBlocks = 0x9091_9293_9495_9697
+        block.nextSnapshotID = 0xA0A1_A2A3_A4A5_A6A7
+        block.nameHashKey = NameHashKey(0xB0B1_B2B3_B4B5_B6B7, 0xB8B9_BABB_BCBD_BEBF)
+        block.journalIncarnation = 0xC0C1_C2C3_C4C5_C6C7
+        let extents = (1...16).map { UInt64($0) << 48 | 0x0102 }
+        block.journalExtents = extents.map { BlockRun(BlockAddress(rawValue: $0), $0 + 1) }
+        block.errorCounters.counts = (1...8).map { UInt64($0) << 56 | 0x0304 }
+        let bootID = VolumeUUID.random()
+        block.operations = 0x2122_2324_2526_2728
+        block.lease = Superblock.MountLease(
+            host: "host", bootID: bootID, time: 0x1112_1314_1516_1718, processID: 0x191A_1B1C)
+        block.devices[0].blockCount = 0xD0D1_D2D3_D4D5_D6D7
+        block.devices[0].lastSequence = 0xE0E1_E2E3_E4E5_E6E7
+        block.devices[0].flushCapability = 0xF1
+        block.devices += [Superblock.DeviceEntry](repeating: block.devices[0], count: 7)
+        let sample = contents(block.encoded(modules: .standard))
+        let checksum = sample.withView { CRC32C().sum($0.slice(0, 4064)).words.0 }
+        let root = encoded(96) { block.headRoot.encode(&$0) }
+        let volumeRoot = encoded(96) { block.volumeRoot.encode(&$0) }
+        let table = Array(sample[864..<1376])
+        try compare(
+            "Superblock", sample,
+            [
+                "magic": .bytes(Array("AEGISFS".utf8) + [0]), "disk version": .number(0xA1A2_A3A4),
+                "block size": .number(12), "node size": .number(14), "checksum kind": .number(1),
+                "name hash kind": .number(1), "compatible": .number(block.compatible),
+                "read-only compatible": .number(block.readOnlyCompatible),
+                "incompatible": .number(block.incompatible), "uuid": .bytes(bytes(block.uuid)),
+                "internal uuid": .bytes(bytes(block.internalUUID)),
+                "label": .bytes(padded(Array(block.label.utf8), to: 64)),
+                "sequence": .number(block.sequence.rawValue),
+                "birth epoch": .number(block.birthEpoch.rawValue),
+                "inode ceiling": .number(block.inodeCeiling), "state": .number(1),
+                "device count": .number(8), "this device": .number(0),
+                "written, seconds": .number(0x7071_7273_7475_7677),
+                "written, nanoseconds": .number(0x7A7B_7C7D),
+                "inode count": .number(block.inodeCount),
+                "promised blocks": .number(block.reservedBlocks),
+                "next snapshot id": .number(block.nextSnapshotID),
+                "name hash key": .bytes(
+                    littleEndian([block.nameHashKey.words.0, block.nameHashKey.words.1])),
+                "bitmap root": .bytes(encoded(16) { block.bitmapRoot.encode(&$0) }),
+                "head root": .bytes(root), "volume root": .bytes(volumeRoot),
+                "journal incarnation": .number(block.journalIncarnation),
+                "journal extents in use": .number(16),
+                "journal extents": .bytes(littleEndian(extents.flatMap { [$0, $0 + 1] })),
+                "error counters": .bytes(littleEndian(block.errorCounters.counts)),
+                "lease host": .bytes(padded(Array("host".utf8), to: 64)),
+                "lease boot id": .bytes(bytes(bootID)),
+                "lease time": .number(0x1112_1314_1516_1718),
+                "lease process": .number(0x191A_1B1C), "device table": .bytes(table),
+                "operations": .number(block.operations),
+                "checksum": .bytes(padded(littleEndian([checksum]), to: 32)),
+            ])
+        try compare(
+            "Device entry", Array(table.prefix(64)),
+            [
+                "uuid": .bytes(bytes(block.devices[0].uuid)),
+                "blocks": .number(0xD0D1_D2D3_D4D5_D6D7),
+                "last sequence": .number(0xE0E1_E2E3_E4E5_E6E7), "flush capability": .number(0xF1),
+            ])
+        #expect(Superblock.ErrorCounters.names.count == 8)
+    }
+
+    @Test func bitmapEntry() throws {
+        var entry = BitmapEntry()
+        entry.isWritten = true
+        entry.liveSlot = 1
+        entry.hasShares = true
+        entry.hasRemaps = true
+        entry.checksum = 0x1011_1213_1415_1617
+        entry.used = 0x20_2122_2324
+        entry.largestRunLog2 = 0x31
+        let sample = encoded(BitmapEntry.byteCount) { entry.encode(&$0) }
+        try compare(
+            "Bitmap entry", sample,
+            [
+                "checksum": .number(entry.checksum), "used": .number(entry.used),
+                "largest run": .number(0x31), "flags": .number(15),
+            ])
+        try refuse("Bitmap entry", sample, fixed: ["flags"]) {
+            var reader = ByteReader($0, .bitmap, at: 0)
+            _ = try BitmapEntry(&reader)
+        }
+        for (bit, change) in [
+            (1, { $0.isWritten = true }), (2, { $0.liveSlot = 1 }), (4, { $0.hasShares = true }),
+            (8, { $0.hasRemaps = true }),
+        ] as [(UInt8, (inout BitmapEntry) -> Void)] {
+            var entry = BitmapEntry()
+            change(&entry)
+            #expect(encoded(16) { entry.encode(&$0) }[14] == bit)
+        }
+    }
+
+    // MARK: Nodes
+
+    @Test func node() throws {
+        let uuid = VolumeUUID.random()
+        let page = Page(
+            emptyAtLevel: 0, tree: .head, uuid: uuid,
+            replicas: ReplicaList(BlockAddress(block: 200), BlockAddress(block: 300)),
+            sequence: SuperblockSequence(0x1011_1213_1415_1617),
+            birth: BirthEpoch(0x2021_2223_2425_2627))
+        let keys = [
+            Key(0x3031_3233_3435_3637, .extent, 0x4041_4243_4445_4647),
+            Key(0x5051_5253_5455_5657, .inode, 0x6061_6263_6465_6667),
+        ]
+        for (index, key) in keys.enumerated() {
+            [UInt8](repeating: 7, count: 300 + index).withView { page.node.put(key, $0) }
+        }
+        let sum = page.node.seal(CRC32C())
+        let whole = page.node.view.toArray()
+        #expect(sum.words.0 == whole.withView { CRC32C().sum($0.slice(32, 16384 - 32)).words.0 })
+        let heap = 16384 - 601
+        let sample = Array(whole[..<(160 + 2 * 21)])
+        try compare(
+            "Node", sample,
+            [
+                "checksum": .bytes(padded(littleEndian([sum.words.0]), to: 32)),
+                "magic": .bytes(Array("AGND".utf8)), "version": .number(1), "level": .number(0),
+                "internal uuid": .bytes(bytes(uuid)), "address": .number(200),
+                "tree id": .number(2), "sequence": .number(0x1011_1213_1415_1617),
+                "birth": .number(0x2021_2223_2425_2627), "nonce": .number(0), "tag": .number(0),
+                "key id": .number(0), "item count": .number(2), "heap start": .number(UInt64(heap)),
+                "garbage": .number(0), "slots": .anything,
+            ], ["n": 2])
+        for (index, offset, length) in [(0, 16384 - 300, 300), (1, heap, 301)] {
+            let slot = Array(sample[(160 + index * 21)..<(160 + index * 21 + 21)])
+            try compare(
+                "Slot", slot,
+                [
+                    "key": .anything, "value offset": .number(UInt64(offset)),
+                    "value length": .number(UInt64(length)),
+                ])
+            try compare(
+                "Key", Array(slot[..<17]),
+                [
+                    "object": .number(keys[index].object),
+                    "type": .number(UInt64(keys[index].type.rawValue)),
+                    "offset": .number(keys[index].offset),
+                ])
+        }
+        // Levels have no sample above; garbage is there only between two writes.
+        let inner = Page(
+            emptyAtLevel: 3, tree: .volume, uuid: uuid, replicas: page.replicas,
+            sequence: SuperblockSequence(1), birth: BirthEpoch(1))
+        [1, 2].withView { inner.node.put(keys[0], $0) }
+        [1].withView { inner.node.put(keys[0], $0) }
+        #expect(inner.node.view[try document.offset("Node", "level")] == 3)
+        #expect(inner.node.view.u64(try document.offset("Node", "tree id")) == 1)
+        #expect(inner.node.view.u16(try document.offset("Node", "garbage")) == 2)
+
+        let validator = NodeValidator(layout: layout, internalUUID: uuid)
+        let expectation = NodeValidator.Expectation(
+            pointer: page.pointer(.crc32c), tree: .head, lower: nil, upper: nil)
+        try refuse(
+            "Node", whole,
+            fixed: [
+                "magic", "version", "level", "internal uuid", "address", "tree id", "sequence",
+                "birth", "garbage", "heap start",
+            ], ["n": 2]
+        ) { view in
+            let copy = ByteBuffer(copying: view)
+            try withExtendedLifetime(copy) {
+                try validator.validate(NodePage(copy.bytes), expectation)
+            }
+        }
+    }
+
+    @Test func nodePointer() throws {
+        let pointer = NodePointer(
+            level: 9, sequence: SuperblockSequence(0x1011_1213_1415_1617),
+            birth: BirthEpoch(0x2021_2223_2425_2627),
+            replicas: ReplicaList(BlockAddress(block: 0x0103), BlockAddress(block: 0x0204)),
+            checksumKind: .crc32c, checksum: ChecksumValue(0x3132_3334))
+        let sample = encoded(pointer.byteCount) { pointer.encode(&$0) }
+        try compare(
+            "Node pointer", sample,
+            [
+                "replicas": .number(2), "checksum kind": .number(1), "level": .number(9),
+                "sequence": .number(0x1011_1213_1415_1617), "birth": .number(0x2021_2223_2425_2627),
+                "addresses": .bytes(littleEndian([0x0103, 0x0204])),
+                "checksum": .number(0x3132_3334),
+            ], ["n": 2, "s": 4])
+        try refuse("Node pointer", sample, fixed: ["replicas", "checksum kind"], ["n": 2, "s": 4]) {
+            var reader = ByteReader($0, .node, at: 0)
+            _ = try NodePointer(&reader)
+        }
+    }
+
+    // MARK: Items
+
+    @Test func inodeRecord() throws {
+        var inode = InodeRecord(
+            mode: 0o100644, userID: 0x1011_1213, groupID: 0x2021_2223, linkCount: 0x3031_3233,
+            time: Timestamp(seconds: 0, nanoseconds: 0))
+        inode.content = .inline
+        inode.mayHaveAttributes = true
+        inode.mayHaveDefaultACL = true
+        inode.flags = 0x4041_4243
+        inode.projectID = 0x5051_5253
+        inode.device = DeviceNumber(major: 0x6061_6263, minor: 0x7071_7273)
+        inode.size = 2000
+        inode.blocks = 0x1234
+        inode.changeSequence = 0x8081_8283_8485_8687
+        func time(_ number: UInt32) -> Timestamp {
+            Timestamp(seconds: Int64(number) << 40 | 0x0102, nanoseconds: number << 16 | 0x0304)
+        }
+        inode.accessTime = time(1)
+        inode.modificationTime = time(2)
+        inode.changeTime = time(3)
+        inode.birthTime = time(4)
+        inode.parent = 0x9192_9394_9596
+        inode.nameCookie = 0x0A0B_0C0D_0E0F_1011
+        let buffer = ByteBuffer(count: InodeRecord.byteCount)
+        inode.encode(buffer.bytes)
+        let sample = contents(buffer)
+        var expected: [String: Expected] = [
+            "version": .number(1), "name hash kind": .number(0), "content": .number(1),
+            "hints": .number(3), "mode": .number(0o100644), "uid": .number(0x1011_1213),
+            "gid": .number(0x2021_2223), "link count": .number(0x3031_3233),
+            "flags": .number(0x4041_4243), "project id": .number(0x5051_5253),
+            "device major": .number(0x6061_6263), "device minor": .number(0x7071_7273),
+            "size": .number(2000), "blocks": .number(0x1234),
+            "change sequence": .number(0x8081_8283_8485_8687),
+            "parent": .number(0x9192_9394_9596), "name cookie": .number(0x0A0B_0C0D_0E0F_1011),
+        ]
+        for (index, name) in ["atime", "mtime", "ctime", "btime"].enumerated() {
+            let time = time(UInt32(index) + 1)
+            expected["\(name), seconds"] = .number(UInt64(time.seconds))
+            expected["\(name), nanoseconds"] = .number(UInt64(time.nanoseconds))
+        }
+        try compare("Inode record", sample, expected)
+        try refuse(
+            "Inode record", sample,
+            fixed: ["version", "name hash kind", "content", "hints"]
+        ) { _ = try InodeRecord(decoding: $0, inode: 1) }
+    }
+
+    @Test func directoryRecord() throws {
+        let name = Array("a name".utf8)
+        let sample = try name.withView { (name) throws(FSError) in
+            try DirectoryRecord.adding(
+                name: name, inode: InodeNumber(0x1011_1213_1415), kind: .symbolicLink, to: nil,
+                directory: 1)
+        }
+        let record = try #require(sample?.record)
+        try compare(
+            "Directory record", record,
+            ["version": .number(1), "count": .number(1), "entries": .anything])
+        try compare(
+            "Directory entry", Array(record.dropFirst(2)),
+            [
+                "inode": .number(0x1011_1213_1415), "kind": .number(10), "ordinal": .number(1),
+                "name length": .number(6), "name": .bytes(name),
+            ], ["n": 6])
+        try refuse("Directory record", record, fixed: []) {
+            try DirectoryRecord.forEach($0, directory: 1) { _ in true }
+        }
+        // The kinds that the document lists.
+        #expect(FileKind.allCases.map(\.rawValue) == [1, 2, 4, 6, 8, 10, 12])
+    }
+
+    @Test func linkRecord() throws {
+        let cookies: [UInt64] = [0x1011_1213_1415_1617, 0x2021_2223_2425_2627]
+        try compare(
+            "Link record", LinkRecord.encode(cookies),
+            ["version": .number(1), "cookies": .bytes(littleEndian(cookies))], ["n": 2])
+        #expect(LinkRecord.offset(parent: InodeNumber(5), page: 7) == 5 << 16 | 7)
+        #expect(LinkRecord.maximumCookies == 256)
+    }
+
+    @Test func extentRecord() throws {
+        let variables = ["n": 1, "s": 4, "b": 3]
+        let sums = (1...12).map { UInt8($0) }
+        let extent = ExtentRecord(
+            blocks: 3, birth: BirthEpoch(0x1011_1213_1415_1617),
+            replicas: ReplicaList(BlockAddress(block: 0x0203)), sumKind: .crc32c, sums: sums)
+        try compare(
+            "Extent record", extent.encoded(),
+            [
+                "version": .number(1), "kind": .number(0), "codec": .number(0),
+                "layout": .number(0), "sum kind": .number(1), "replicas": .number(1),
+                "key id": .number(0), "blocks": .number(3), "stored blocks": .number(3),
+                "birth": .number(0x1011_1213_1415_1617), "skip": .number(0),
+                "addresses": .number(0x0203), "sums": .bytes(sums),
+            ], variables)
+        try refuse(
+            "Extent record", extent.encoded(),
+            fixed: ["version", "kind", "sum kind", "replicas", "blocks", "stored blocks"], variables
+        ) { _ = try ExtentRecord(decoding: $0, inode: 1, layout: layout) }
+        let promise = ExtentRecord(promised: 3, sumKind: .crc32c).encoded()
+        #expect(promise.count == 32)
+        #expect(promise[try document.offset("Extent record", "kind")] == 1)
+    }
+
+    @Test func attributeRecord() throws {
+        let name = Array("user.name".utf8)
+        let value = (0..<5000).map { UInt8(truncatingIfNeeded: $0) }
+        let chunks = name.withView { name in
+            value.withView { AttributeRecord.encode(name: name, value: $0) }
+        }
+        #expect(chunks.map(\.count) == [4000, 1 + 5000 - (4000 - 6 - 9)])
+        try compare(
+            "Attribute record", chunks[0],
+            [
+                "version": .number(1), "name length": .number(9), "value length": .number(5000),
+                "name": .bytes(name), "value": .bytes(Array(value.prefix(4000 - 6 - 9))),
+            ], ["n": 9])
+        try compare(
+            "Attribute continuation", chunks[1],
+            ["version": .number(1), "value": .bytes(Array(value.dropFirst(4000 - 6 - 9)))])
+        #expect(AttributeRecord.chunkRoom == 3999 && DiskFormat.maximumAttributeSize == 65536)
+        let hash: UInt64 = 0xA1_B2C3_D4E5_F607
+        try compare(
+            "Attribute place",
+            littleEndian([AttributeRecord.offset(hash: hash, ordinal: 9, chunk: 4)]),
+            ["chunk": .number(4), "ordinal": .number(9), "name hash": .number(hash >> 8)])
+    }
+
+    @Test func journal() throws {
+        let sizes: [String: UInt64] = [
+            "smallest ring": JournalGeometry.minimumBlocks,
+            "largest ring": JournalGeometry.maximumBlocks,
+            "smallest extent": JournalGeometry.minimumExtentBlocks,
+        ]
+        for row in try document.table("journal") { #expect(row[1] == "\(sizes[row[0]] ?? 0)") }
+
+        let run = BlockRun(BlockAddress(block: 1000), 1)
+        let transaction = Transaction()
+        transaction.put(Key(0x0102, .orphan, 0x0304), [7, 8, 9])
+        transaction.publish(run)
+        transaction.release(BlockRun(BlockAddress(block: 2000), 3), birth: BirthEpoch(1))
+        [UInt8](repeating: 0x5A, count: 4096).withView { transaction.stage(run, $0) }
+        transaction.inodeDelta = -0x0506
+        transaction.promisedDelta = 0x0708
+        let buffer = ByteBuffer(count: TransactionCoder.size(transaction))
+        TransactionCoder.encode(transaction, operation: 0x1122, into: buffer.bytes) { _, _ in }
+        let encoded = contents(buffer)
+        let updateSize = 28 + 3
+        let dataOffset = 48 + updateSize + 2 * 16
+        try compare(
+            "Journal transaction", encoded,
+            [
+                "bytes": .number(UInt64(encoded.count)), "data offset": .number(UInt64(dataOffset)),
+                "updates": .number(1), "allocated runs": .number(1), "freed runs": .number(1),
+                "staged runs": .number(1),
+                "inode delta": .number(UInt64(bitPattern: -0x0506)),
+                "promised delta": .number(0x0708), "operation": .number(0x1122),
+                "updates, runs": .anything,
+            ])
+        try compare(
+            "Journal update", Array(encoded[48..<48 + updateSize]),
+            [
+                "tree": .number(2), "key object": .number(0x0102), "key offset": .number(0x0304),
+                "key type": .number(UInt64(ItemType.orphan.rawValue)), "action": .number(1),
+                "value length": .number(3), "value": .bytes([7, 8, 9]),
+            ], ["n": 3])
+        #expect(
+            Array(encoded[(48 + updateSize)...].prefix(dataOffset - 48 - updateSize + 16))
+                == littleEndian([1000, 1, 2000, 3, 1000, 1]))
+
+        let uuid = VolumeUUID.random()
+        let record = ByteBuffer(count: 4096)
+        record.bytes.copy(buffer.view.slice(0, 64), at: 128)
+        let header = RecordHeader(
+            kind: .transactions, internalUUID: uuid, incarnation: 0x2122, position: 0x2324,
+            firstOperation: 0x2526, lastOperation: 0x2527, durableOperation: 0x2728,
+            durableSequence: SuperblockSequence(0x292A), payloadBytes: 64)
+        let hash = SipHash(key: NameHashKey(1, 2))
+        header.seal(record.bytes, hash)
+        var unsummed = Array(contents(record).prefix(128 + 64))
+        unsummed.replaceSubrange(120..<128, with: [UInt8](repeating: 0, count: 8))
+        try compare(
+            "Journal record", Array(contents(record).prefix(128 + 64)),
+            [
+                "magic": .bytes(Array("AEGISJNL".utf8)), "version": .number(0), "kind": .number(1),
+                "internal uuid": .bytes(bytes(uuid)), "incarnation": .number(0x2122),
+                "position": .number(0x2324), "first operation": .number(0x2526),
+                "last operation": .number(0x2527), "durable operation": .number(0x2728),
+                "durable sequence": .number(0x292A), "payload bytes": .number(64),
+                "count": .number(2), "sum": .number(unsummed.withView { hash.hash($0) }),
+                "transactions": .anything,
+            ])
+    }
+}
+
+/// The tables of `docs/FORMAT.md`.
+private struct FormatDocument {
+    struct Row {
+        var offset: String
+        var size: String
+        var field: String
+        var meaning: String
+        var isReserved: Bool { field == "reserved" || meaning.hasPrefix("reserved") }
+    }
+    /// Tables that draw a record, by the heading above them.
+    private(set) var records: [String: [Row]] = [:]
+    /// All others, by the title of their first column.
+    private var tables: [String: [[String]]] = [:]
+
+    init() throws {
+        let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .appendingPathComponent("../../docs/FORMAT.md")
+        let text = try String(contentsOf: path, encoding: .utf8)
+        var heading = ""
+        var header: [String]?
+        for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
+            guard line.hasPrefix("|") else {
+                header = nil
+                if line.hasPrefix("#") { heading = line.drop { "# ".contains($0) }.description }
+                continue
+            }
+            let cells = line.split(separator: "|", omittingEmptySubsequences: false)
+                .dropFirst().dropLast().map { $0.trimmingCharacters(in: .whitespaces) }
+            guard let titles = header else {
+                header = cells
+                continue
+            }
+            if cells[0] == "---" { continue }
+            if titles[0] == "offset" {
+                records[heading, default: []].append(
+                    Row(offset: cells[0], size: cells[1], field: cells[2], meaning: cells[3]))
+            } else {
+                tables[titles[0], default: []].append(cells)
+            }
+        }
+    }
+
+    func record(_ name: String) throws -> [Row] { try #require(records[name], "\(name)") }
+    func table(_ title: String) throws -> [[String]] { try #require(tables[title], "\(title)") }
+    func offset(_ name: String, _ field: String) throws -> Int {
+        let row = try #require(try record(name).first { $0.field == field })
+        return try #require(Int(row.offset))
+    }
+
+    /// `20 + 8 × n`; nil for `…` and anything else that is no number.
+    static func evaluate(_ formula: String, _ variables: [String: Int]) -> Int? {
+        var sum = 0
+        let terms = formula.replacing(" − ", with: " + -1 × ").split(separator: " + ")
+        for term in terms {
+            var product = 1
+            for factor in term.split(separator: " × ") {
+                guard let value = Int(factor) ?? variables[String(factor)] else { return nil }
+                product *= value
+            }
+            sum += product
+        }
+        return terms.isEmpty ? nil : sum
+    }
+}
