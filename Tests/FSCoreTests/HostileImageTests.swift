@@ -88,6 +88,7 @@ import Testing
         var budget = 400
         walk(fs, .root, depth: 0, &budget)
         change(fs, &random)
+        _ = volume.status()
         _ = try? volume.checkpoint()
         _ = try? Checker.check(volume)
         _ = try? volume.close()

@@ -87,7 +87,7 @@ extension Volume {
             next.isCleanlyUnmounted = unmounting
             next.written = .now()
             next.devices[0].lastSequence = next.sequence.rawValue
-            next.errorCounters = persistentErrors()
+            next.errorCounters = initialErrors.adding(errors.current)
             try device.flush()
             try SuperblockStore.write(next, to: device, modules: modules)
             try device.flush()
@@ -207,12 +207,6 @@ extension Volume {
                 allocator.cancel(BlockRun(place[index], DiskFormat.blocksPerNode))
             }
         }
-    }
-
-    private func persistentErrors() -> Superblock.ErrorCounters {
-        var counters = initialErrors
-        for (index, count) in errors.current.enumerated() { counters.counts[index] += count }
-        return counters
     }
 
     // MARK: When

@@ -39,8 +39,7 @@ extension Volume {
     public func status() -> VolumeStatus {
         let (dirty, inodes) = treeLock.shared { (window.dirty.count, window.inodeCount) }
         let cached = cache.statistics()
-        let counters = initialErrors
-        let current = errors.current
+        let counters = initialErrors.adding(errors.current)
         let statistics = fileSystem.statistics()
         let orphans = UInt64(fileSystem.orphans.count)
         return stateLock.withLock {
@@ -64,8 +63,8 @@ extension Volume {
                 checkpoints: progress.count,
                 lastCheckpointMilliseconds: progress.lastMilliseconds, orphans: orphans,
                 cleanlyUnmounted: wasCleanlyUnmounted,
-                errors: Superblock.ErrorCounters.names.enumerated().map { index, name in
-                    (name: name, count: counters.counts[index] + current[index])
+                errors: zip(Superblock.ErrorCounters.names, counters.counts).map {
+                    (name: $0, count: $1)
                 })
         }
     }
