@@ -192,6 +192,7 @@ extension Volume {
                 patchChildren(page, sums)
             }
             window.inodeCeiling = cut.inodeCeiling
+            cache.trim()
         }
         let reusable = epochs.retire(cut.window.released)
         if !reusable.isEmpty { allocator.reuse(reusable) }
@@ -202,7 +203,12 @@ extension Volume {
     /// short. Under the tree lock: a commit that has counted the places holds it until it took them.
     private func trimPool() {
         let limit = allocator.freeBlocks > Self.plentyBlocks ? 2 * NodePool.target : 0
-        for place in treeLock.exclusive({ pool.surplus(over: limit) }) {
+        let surplus = treeLock.exclusive {
+            let surplus = pool.surplus(over: limit)
+            for place in surplus { cache.cancelReservation(place.first) }
+            return surplus
+        }
+        for place in surplus {
             for index in 0..<place.count {
                 allocator.cancel(BlockRun(place[index], DiskFormat.blocksPerNode))
             }

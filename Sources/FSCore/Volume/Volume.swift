@@ -124,7 +124,7 @@ public final class Volume: @unchecked Sendable {
 
     private func loadRoots() throws(FSError) {
         func root(_ id: TreeID, _ pointer: NodePointer) throws(FSError) -> CopyOnWriteTree {
-            let page = try nodes.load(
+            let page = try load(
                 NodeValidator.Expectation(pointer: pointer, tree: id, lower: nil, upper: nil))
             guard page.tree == id, page.level == pointer.level else {
                 throw .corrupt(
@@ -177,8 +177,15 @@ public final class Volume: @unchecked Sendable {
                 }
             }
             defer { leave(token) }
-            try nodes.load(missing)
+            try load(missing)
         }
+    }
+
+    /// Makes a node resident.
+    @discardableResult
+    private func load(_ missing: NodeValidator.Expectation) throws(FSError) -> Page {
+        let page = try nodes.read(missing)
+        return try treeLock.shared { () throws(FSError) in try nodes.admit(page) }
     }
 
     func leave(_ token: ReadEpochs.Token) {
@@ -233,7 +240,7 @@ public final class Volume: @unchecked Sendable {
                 let token = epochs.enter()
                 treeLock.unlock()
                 defer { leave(token) }
-                try nodes.load(missing)
+                try load(missing)
                 continue
             }
             if pool.count >= needed {
@@ -304,9 +311,17 @@ public final class Volume: @unchecked Sendable {
         let keep = floor(space, dirtyPages: dirtyPages)
         let plenty = allocator.freeBlocks > keep + Self.plentyBlocks
         let target = plenty ? max(needed, NodePool.target) + NodePool.target / 2 : needed
-        while pool.count < target {
-            pool.put(try allocator.allocateNode(keeping: keep))
+        var places: [ReplicaList] = []
+        defer { treeLock.exclusive { for place in places { stock(place) } } }
+        while pool.count + places.count < target {
+            places.append(try allocator.allocateNode(keeping: keep))
         }
+    }
+
+    /// Adds a place to the pool. Under the exclusive tree lock.
+    func stock(_ place: ReplicaList) {
+        cache.reserve(place.first)
+        pool.put(place)
     }
 
     /// Allocates blocks for data; the caller publishes or cancels them.
