@@ -41,6 +41,25 @@ import Testing
         try volume.close()
     }
 
+    /// A reader that lost the race put a node back whose place is free by now: the next node of that
+    /// place is the one that is found.
+    @Test func aReservedAddressHoldsNoPage() {
+        let cache = PageCache(byteLimit: 4 << 20)
+        func page() -> Page {
+            Page(
+                buffer: ByteBuffer(count: DiskFormat.nodeSize), tree: .head,
+                replicas: ReplicaList(BlockAddress(block: 512)), state: .clean)
+        }
+        let (stale, fresh) = (page(), page())
+        #expect(cache.insert(stale) === stale)
+        cache.reserve(stale.address)
+        #expect(cache.find(stale.address) == nil)
+        #expect(cache.insert(stale) == nil)
+        cache.adopt(fresh)
+        #expect(cache.find(fresh.address) === fresh)
+        #expect(cache.insert(stale) === fresh)
+    }
+
     private static func key(_ number: Int) -> Key {
         Key(1 << 40 + UInt64(number), ItemType(rawValue: 0x30), 0)
     }

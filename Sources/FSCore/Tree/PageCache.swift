@@ -3,8 +3,8 @@
 ///
 /// - Invariant: dirty and frozen pages are never dropped; their number is bounded by the
 ///   checkpoint's dirty limit instead.
-/// - Invariant: pages are dropped under the shared tree lock or by a checkpoint, never while a
-///   commit holds the exclusive one: what it planned with stays resident until it is applied.
+/// - Invariant: pages are dropped under the shared tree lock, never while a commit holds the
+///   exclusive one: what it planned with stays resident until it is applied.
 /// - Invariant: a reserved address, one that waits for its new node, holds no page.
 @safe
 package final class PageCache: @unchecked Sendable {
@@ -95,7 +95,7 @@ package final class PageCache: @unchecked Sendable {
         shard.lock.withLock { _ = shard.reserved.remove(address.rawValue) }
     }
 
-    /// Back to the limit, as far as pages are clean.
+    /// Back to the limit, as far as pages are clean. Under the shared tree lock.
     func trim() {
         for shard in shards {
             shard.lock.withLock { evict(shard, steps: 2 * shard.ring.count) }

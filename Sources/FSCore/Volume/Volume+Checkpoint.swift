@@ -192,8 +192,9 @@ extension Volume {
                 patchChildren(page, sums)
             }
             window.inodeCeiling = cut.inodeCeiling
-            cache.trim()
         }
+        // Commits wait meanwhile, readers do not.
+        treeLock.shared { cache.trim() }
         let reusable = epochs.retire(cut.window.released)
         if !reusable.isEmpty { allocator.reuse(reusable) }
         trimPool()
