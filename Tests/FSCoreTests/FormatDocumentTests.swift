@@ -8,11 +8,13 @@ import Testing
 @testable import FSModules
 
 @Suite struct FormatDocumentTests {
-    private let document = try! FormatDocument()
+    let document: FormatDocument
+    init() throws { document = try FormatDocument() }
+
     private let layout = DiskLayout(blockCount: 4096)
 
     /// What a sample holds in one field.
-    private enum Expected {
+    enum Expected {
         case number(UInt64)
         case bytes([UInt8])
         /// In the document for orientation; compared as a record of its own or elsewhere.
@@ -20,7 +22,7 @@ import Testing
     }
 
     /// Compares every row of a record with a sample's bytes.
-    private func compare(
+    func compare(
         _ name: String, _ sample: [UInt8], _ expected: [String: Expected],
         _ variables: [String: Int] = [:], sourceLocation: SourceLocation = #_sourceLocation
     ) throws {
@@ -52,7 +54,7 @@ import Testing
 
     /// Changes the first and the last byte of every reserved field, and of `fixed` ones, of a valid
     /// sample: the decoder must refuse each.
-    private func refuse(
+    func refuse(
         _ name: String, _ sample: [UInt8], fixed: [String], _ variables: [String: Int] = [:],
         sourceLocation: SourceLocation = #_sourceLocation, _ decode: (ByteView) throws -> Void
     ) throws {
@@ -75,25 +77,25 @@ import Testing
     }
 
     /// A view does not keep its buffer alive.
-    private func contents(_ buffer: ByteBuffer) -> [UInt8] {
+    func contents(_ buffer: ByteBuffer) -> [UInt8] {
         withExtendedLifetime(buffer) { buffer.view.toArray() }
     }
-    private func encoded(_ count: Int, _ body: (inout ByteWriter) -> Void) -> [UInt8] {
+    func encoded(_ count: Int, _ body: (inout ByteWriter) -> Void) -> [UInt8] {
         let buffer = ByteBuffer(count: count)
         var writer = ByteWriter(buffer.bytes)
         body(&writer)
         return contents(buffer)
     }
     /// 16 bytes in the order of a uuid's text.
-    private func bytes(_ uuid: VolumeUUID) -> [UInt8] {
+    func bytes(_ uuid: VolumeUUID) -> [UInt8] {
         [uuid.high, uuid.low].flatMap { word in
             (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(56 - 8 * $0)) }
         }
     }
-    private func littleEndian(_ words: [UInt64]) -> [UInt8] {
+    func littleEndian(_ words: [UInt64]) -> [UInt8] {
         words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(8 * $0)) } }
     }
-    private func padded(_ bytes: [UInt8], to size: Int) -> [UInt8] {
+    func padded(_ bytes: [UInt8], to size: Int) -> [UInt8] {
         bytes + [UInt8](repeating: 0, count: size - bytes.count)
     }
 
@@ -189,96 +191,6 @@ import Testing
     }
 
     // MARK: Superblock
-
-    private func formatted() throws -> Superblock {
-        let device = MemoryBlockDevice(byteCount: 16 << 20)
-        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
-        return try SuperblockStore.newest(device, modules: .standard)
-    }
-
-    @Test func superblock() throws {
-        var block = try formatted()
-        try refuse(
-            "Superblock", contents(block.encoded(modules: .standard)),
-            fixed: [
-                "disk version", "block size", "node size", "checksum kind", "name hash kind",
-                "incompatible", "device count", "this device",
-            ]
-        ) { _ = try Superblock(decoding: $0, at: 0) }
-
-        block.version = 0xA1A2_A3A4
-        block.compatible = 0x1011_1213_1415_1617
-        block.readOnlyCompatible = 0x2021_2223_2425_2627
-        block.incompatible = 0x3031_3233_3435_3637
-        block.label = String(repeating: "x", count: 63)
-        block.sequence = SuperblockSequence(0x4041_4243_4445_4647)
-        block.birthEpoch = BirthEpoch(0x5051_5253_5455_5657)
-        block.inodeCeiling = 0x6061_6263_6465_6667
-        block.written = Timestamp(seconds: 0x7071_7273_7475_7677, nanoseconds: 0x7A7B_7C7D)
-        block.inodeCount = 0x8081_8283_8485_8687
-        block.reservedBlocks = 0x9091_9293_9495_9697
-        block.nextSnapshotID = 0xA0A1_A2A3_A4A5_A6A7
-        block.nameHashKey = NameHashKey(0xB0B1_B2B3_B4B5_B6B7, 0xB8B9_BABB_BCBD_BEBF)
-        block.journalIncarnation = 0xC0C1_C2C3_C4C5_C6C7
-        let extents = (1...16).map { UInt64($0) << 48 | 0x0102 }
-        block.journalExtents = extents.map { BlockRun(BlockAddress(rawValue: $0), $0 + 1) }
-        block.errorCounters.counts = (1...8).map { UInt64($0) << 56 | 0x0304 }
-        let bootID = VolumeUUID.random()
-        block.operations = 0x2122_2324_2526_2728
-        block.lease = Superblock.MountLease(
-            host: "host", bootID: bootID, time: 0x1112_1314_1516_1718, processID: 0x191A_1B1C)
-        block.devices[0].blockCount = 0xD0D1_D2D3_D4D5_D6D7
-        block.devices[0].lastSequence = 0xE0E1_E2E3_E4E5_E6E7
-        block.devices[0].flushCapability = 0xF1
-        block.devices += [Superblock.DeviceEntry](repeating: block.devices[0], count: 7)
-        let sample = contents(block.encoded(modules: .standard))
-        let checksum = sample.withView { CRC32C().sum($0.slice(0, 4064)).words.0 }
-        let root = encoded(96) { block.headRoot.encode(&$0) }
-        let volumeRoot = encoded(96) { block.volumeRoot.encode(&$0) }
-        let table = Array(sample[864..<1376])
-        try compare(
-            "Superblock", sample,
-            [
-                "magic": .bytes(Array("AEGISFS".utf8) + [0]), "disk version": .number(0xA1A2_A3A4),
-                "block size": .number(12), "node size": .number(14), "checksum kind": .number(1),
-                "name hash kind": .number(1), "compatible": .number(block.compatible),
-                "read-only compatible": .number(block.readOnlyCompatible),
-                "incompatible": .number(block.incompatible), "uuid": .bytes(bytes(block.uuid)),
-                "internal uuid": .bytes(bytes(block.internalUUID)),
-                "label": .bytes(padded(Array(block.label.utf8), to: 64)),
-                "sequence": .number(block.sequence.rawValue),
-                "birth epoch": .number(block.birthEpoch.rawValue),
-                "inode ceiling": .number(block.inodeCeiling), "state": .number(1),
-                "device count": .number(8), "this device": .number(0),
-                "written, seconds": .number(0x7071_7273_7475_7677),
-                "written, nanoseconds": .number(0x7A7B_7C7D),
-                "inode count": .number(block.inodeCount),
-                "promised blocks": .number(block.reservedBlocks),
-                "next snapshot id": .number(block.nextSnapshotID),
-                "name hash key": .bytes(
-                    littleEndian([block.nameHashKey.words.0, block.nameHashKey.words.1])),
-                "bitmap root": .bytes(encoded(16) { block.bitmapRoot.encode(&$0) }),
-                "head root": .bytes(root), "volume root": .bytes(volumeRoot),
-                "journal incarnation": .number(block.journalIncarnation),
-                "journal extents in use": .number(16),
-                "journal extents": .bytes(littleEndian(extents.flatMap { [$0, $0 + 1] })),
-                "error counters": .bytes(littleEndian(block.errorCounters.counts)),
-                "lease host": .bytes(padded(Array("host".utf8), to: 64)),
-                "lease boot id": .bytes(bytes(bootID)),
-                "lease time": .number(0x1112_1314_1516_1718),
-                "lease process": .number(0x191A_1B1C), "device table": .bytes(table),
-                "operations": .number(block.operations),
-                "checksum": .bytes(padded(littleEndian([checksum]), to: 32)),
-            ])
-        try compare(
-            "Device entry", Array(table.prefix(64)),
-            [
-                "uuid": .bytes(bytes(block.devices[0].uuid)),
-                "blocks": .number(0xD0D1_D2D3_D4D5_D6D7),
-                "last sequence": .number(0xE0E1_E2E3_E4E5_E6E7), "flush capability": .number(0xF1),
-            ])
-        #expect(Superblock.ErrorCounters.names.count == 8)
-    }
 
     @Test func bitmapEntry() throws {
         var entry = BitmapEntry()
@@ -534,136 +446,5 @@ import Testing
             "Attribute place",
             littleEndian([AttributeRecord.offset(hash: hash, ordinal: 9, chunk: 4)]),
             ["chunk": .number(4), "ordinal": .number(9), "name hash": .number(hash >> 8)])
-    }
-
-    @Test func journal() throws {
-        let sizes: [String: UInt64] = [
-            "smallest ring": JournalGeometry.minimumBlocks,
-            "largest ring": JournalGeometry.maximumBlocks,
-            "smallest extent": JournalGeometry.minimumExtentBlocks,
-        ]
-        for row in try document.table("journal") { #expect(row[1] == "\(sizes[row[0]] ?? 0)") }
-
-        let run = BlockRun(BlockAddress(block: 1000), 1)
-        let transaction = Transaction()
-        transaction.put(Key(0x0102, .orphan, 0x0304), [7, 8, 9])
-        transaction.publish(run)
-        transaction.release(BlockRun(BlockAddress(block: 2000), 3), birth: BirthEpoch(1))
-        [UInt8](repeating: 0x5A, count: 4096).withView { transaction.stage(run, $0) }
-        transaction.inodeDelta = -0x0506
-        transaction.promisedDelta = 0x0708
-        let buffer = ByteBuffer(count: TransactionCoder.size(transaction))
-        TransactionCoder.encode(transaction, operation: 0x1122, into: buffer.bytes) { _, _ in }
-        let encoded = contents(buffer)
-        let updateSize = 28 + 3
-        let dataOffset = 48 + updateSize + 2 * 16
-        try compare(
-            "Journal transaction", encoded,
-            [
-                "bytes": .number(UInt64(encoded.count)), "data offset": .number(UInt64(dataOffset)),
-                "updates": .number(1), "allocated runs": .number(1), "freed runs": .number(1),
-                "staged runs": .number(1),
-                "inode delta": .number(UInt64(bitPattern: -0x0506)),
-                "promised delta": .number(0x0708), "operation": .number(0x1122),
-                "updates, runs": .anything,
-            ])
-        try compare(
-            "Journal update", Array(encoded[48..<48 + updateSize]),
-            [
-                "tree": .number(2), "key object": .number(0x0102), "key offset": .number(0x0304),
-                "key type": .number(UInt64(ItemType.orphan.rawValue)), "action": .number(1),
-                "value length": .number(3), "value": .bytes([7, 8, 9]),
-            ], ["n": 3])
-        #expect(
-            Array(encoded[(48 + updateSize)...].prefix(dataOffset - 48 - updateSize + 16))
-                == littleEndian([1000, 1, 2000, 3, 1000, 1]))
-
-        let uuid = VolumeUUID.random()
-        let record = ByteBuffer(count: 4096)
-        record.bytes.copy(buffer.view.slice(0, 64), at: 128)
-        let header = RecordHeader(
-            kind: .transactions, internalUUID: uuid, incarnation: 0x2122, position: 0x2324,
-            firstOperation: 0x2526, lastOperation: 0x2527, durableOperation: 0x2728,
-            durableSequence: SuperblockSequence(0x292A), payloadBytes: 64)
-        let hash = SipHash(key: NameHashKey(1, 2))
-        header.seal(record.bytes, hash)
-        var unsummed = Array(contents(record).prefix(128 + 64))
-        unsummed.replaceSubrange(120..<128, with: [UInt8](repeating: 0, count: 8))
-        try compare(
-            "Journal record", Array(contents(record).prefix(128 + 64)),
-            [
-                "magic": .bytes(Array("AEGISJNL".utf8)), "version": .number(0), "kind": .number(1),
-                "internal uuid": .bytes(bytes(uuid)), "incarnation": .number(0x2122),
-                "position": .number(0x2324), "first operation": .number(0x2526),
-                "last operation": .number(0x2527), "durable operation": .number(0x2728),
-                "durable sequence": .number(0x292A), "payload bytes": .number(64),
-                "count": .number(2), "sum": .number(unsummed.withView { hash.hash($0) }),
-                "transactions": .anything,
-            ])
-    }
-}
-
-/// The tables of `docs/FORMAT.md`.
-private struct FormatDocument {
-    struct Row {
-        var offset: String
-        var size: String
-        var field: String
-        var meaning: String
-        var isReserved: Bool { field == "reserved" || meaning.hasPrefix("reserved") }
-    }
-    /// Tables that draw a record, by the heading above them.
-    private(set) var records: [String: [Row]] = [:]
-    /// All others, by the title of their first column.
-    private var tables: [String: [[String]]] = [:]
-
-    init() throws {
-        let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-            .appendingPathComponent("../../docs/FORMAT.md")
-        let text = try String(contentsOf: path, encoding: .utf8)
-        var heading = ""
-        var header: [String]?
-        for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
-            guard line.hasPrefix("|") else {
-                header = nil
-                if line.hasPrefix("#") { heading = line.drop { "# ".contains($0) }.description }
-                continue
-            }
-            let cells = line.split(separator: "|", omittingEmptySubsequences: false)
-                .dropFirst().dropLast().map { $0.trimmingCharacters(in: .whitespaces) }
-            guard let titles = header else {
-                header = cells
-                continue
-            }
-            if cells[0] == "---" { continue }
-            if titles[0] == "offset" {
-                records[heading, default: []].append(
-                    Row(offset: cells[0], size: cells[1], field: cells[2], meaning: cells[3]))
-            } else {
-                tables[titles[0], default: []].append(cells)
-            }
-        }
-    }
-
-    func record(_ name: String) throws -> [Row] { try #require(records[name], "\(name)") }
-    func table(_ title: String) throws -> [[String]] { try #require(tables[title], "\(title)") }
-    func offset(_ name: String, _ field: String) throws -> Int {
-        let row = try #require(try record(name).first { $0.field == field })
-        return try #require(Int(row.offset))
-    }
-
-    /// `20 + 8 × n`; nil for `…` and anything else that is no number.
-    static func evaluate(_ formula: String, _ variables: [String: Int]) -> Int? {
-        var sum = 0
-        let terms = formula.replacing(" − ", with: " + -1 × ").split(separator: " + ")
-        for term in terms {
-            var product = 1
-            for factor in term.split(separator: " × ") {
-                guard let value = Int(factor) ?? variables[String(factor)] else { return nil }
-                product *= value
-            }
-            sum += product
-        }
-        return terms.isEmpty ? nil : sum
     }
 }

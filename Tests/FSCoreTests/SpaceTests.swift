@@ -148,4 +148,20 @@ import Testing
         }
         try volume.close()
     }
+
+    /// The largest range that fallocate(2) can name is refused at once, not listed first.
+    @Test(.timeLimit(.minutes(1))) func theLargestPromiseIsRefused() throws {
+        let (_, volume) = try volume(64)
+        let fs = volume.fileSystem
+        let made = try Array("file".utf8).withView { try fs.create($0, in: .root, file) }
+        try volume.checkpoint()
+        let before = fs.statistics().availableBlocks
+        for count in [DiskFormat.maximumFileSize, 1 << 40, 65 << 20] {
+            #expect(throws: FSError.noSpace) {
+                try fs.allocate(made.inode, at: 0, count: count, [])
+            }
+        }
+        #expect(fs.statistics().availableBlocks >= before)
+        try volume.close()
+    }
 }

@@ -267,6 +267,73 @@ internal import Testing
         }
     }
 
+    /// Room for some of the first writes only, then for all of them: an image is a volume or none.
+    @Test(.enabled(if: TestMachine.canMount)) func everyShortageDuringFormat() throws {
+        try withFolder { folder, mount in
+            let other = folder.appendingPathComponent("other").path
+            try require(["mkdir", other])
+            var made = 0
+            for kilobytes in stride(from: 4, through: 2244, by: 224) {
+                try require(["mount", "-t", "tmpfs", "-o", "size=\(kilobytes)k", "none", mount])
+                defer { _ = try? run(["umount", mount]) }
+                let path = mount + "/volume.img"
+                try require(["truncate", "-s", "64M", path])
+                let size = "--journal-size=2M"
+                if try AegisCommand.run("format", "--force", "-q", size, path).exitCode == 0 {
+                    made += 1
+                    #expect(try AegisCommand.run("check", path).exitCode == 0)
+                    // Again, over the volume that is there: nothing new is needed for that.
+                    try AegisCommand.require("format", "--force", "-q", size, path)
+                    continue
+                }
+                try expect(Exit.failed, saying: "space", from: ["format", "--force", size, path])
+                try expect(Exit.notFound, from: ["mount", path, other])
+                try expect(Exit.notFound, from: ["check", path])
+            }
+            #expect(made > 0 && made < 11, "\(made) of 11 sizes had room")
+        }
+    }
+
+    /// The device refuses writes from one moment on: nothing is lost that was durable, nobody is
+    /// told that a write succeeded, and the mount says what happened.
+    @Test(.enabled(if: TestMachine.canLoop)) func deviceTurnsReadOnlyUnderAMount() throws {
+        try withLoopDevice(size: "256M") { device, folder in
+            let volume = try MountedVolume(device: device, in: folder)
+            defer { volume.cleanUp() }
+            try volume.mount()
+            let directory = volume.directory.path
+            try require(["cp", "/etc/services", directory])
+            try require(["sync", directory + "/services"])
+
+            try require(["blockdev", "--setro", device])
+            defer { _ = try? run(["blockdev", "--setrw", device]) }
+            let write = try run([
+                "dd", "if=/dev/zero", "of=\(directory)/new", "bs=64k", "count=4", "conv=fsync",
+            ])
+            #expect(write.exitCode != 0)
+            #expect(
+                write.errors.contains("Input/output error")
+                    || write.errors.contains("Read-only file system"), "\(write.errors)")
+            // The next checkpoint ends all writing, whoever asks for it.
+            _ = try AegisCommand.run("sync", directory)
+            let touch = try run(["touch", directory + "/another"])
+            #expect(touch.errors.contains("Read-only file system"), "\(touch.errors)")
+            try require(["cmp", "/etc/services", directory + "/services"])
+            let status = try AegisCommand.run("status", directory)
+            #expect(status.exitCode == Exit.damaged)
+            #expect(status.output.contains("suspended"), "\(status.output)")
+            let unmount = try AegisCommand.run("umount", directory)
+            #expect(unmount.exitCode == Exit.failed, "\(unmount.errors)")
+            #expect(!MountTable.isMounted(volume.directory))
+
+            try require(["blockdev", "--setrw", device])
+            try volume.mount()
+            try require(["cmp", "/etc/services", directory + "/services"])
+            try volume.unmount()
+            #expect(try volume.check().exitCode == 0)
+        }
+    }
+
     /// A known signature is named and needs `--force`; then no other tool finds its ghost.
     @Test(.enabled(if: TestMachine.canMount)) func formatSparesWhatIsThere() throws {
         try withFolder { folder, _ in

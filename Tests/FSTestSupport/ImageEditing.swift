@@ -9,7 +9,11 @@ public struct ImageFile {
     public init(_ path: String) { self.path = path }
 
     public func byteCount() throws -> UInt64 {
-        try FileManager.default.attributesOfItem(atPath: path)[.size] as! UInt64
+        let attributes = try FileManager.default.attributesOfItem(atPath: path)
+        guard let size = attributes[.size] as? UInt64 else {
+            throw ProcessFailure("\(path) has no size")
+        }
+        return size
     }
 
     public func read(at offset: UInt64, count: Int) throws -> [UInt8] {

@@ -118,8 +118,10 @@ extension FileSystem {
                 var holes: [FileMap.Extent] = []
                 var position = block
                 var promised: UInt64 = 0
+                let available = statistics().availableBlocks
                 func fill(to end: UInt64) {
-                    while position < end {
+                    // A range may be 2^51 blocks long: no list of what can never be had.
+                    while position < end, promised <= available {
                         let length = min(end - position, 1 << 24)
                         holes.append(
                             FileMap.Extent(
@@ -135,7 +137,7 @@ extension FileSystem {
                     position = max(position, extent.end)
                 }
                 fill(to: max(pieceEnd, position))
-                guard promised <= statistics().availableBlocks else { throw .noSpace }
+                guard promised <= available else { throw .noSpace }
                 for hole in holes {
                     try fileMap.replace(
                         inode, hole.block..<hole.end, [], with: [hole], &record, transaction)

@@ -14,6 +14,8 @@ public enum DiskFormat {
     /// Every node is written to this many places.
     public static let nodeReplicas = 2
     public static let maximumReplicas = 4
+    /// Of a node; a tree over the largest device has five or six levels.
+    public static let maximumNodeLevel: UInt8 = 15
     /// The longest value of an item, in bytes.
     public static let maximumValueSize = 4000
 

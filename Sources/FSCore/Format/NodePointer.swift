@@ -73,6 +73,7 @@ public struct NodePointer: Equatable, Sendable {
 
     /// That the pointer is one this volume can have written: its addresses lie where nodes may lie.
     package func validate(_ layout: DiskLayout, _ reader: ByteReader) throws(FSError) {
+        try reader.require(level <= DiskFormat.maximumNodeLevel, "level \(level)")
         // A changed node gets as many places as every other: its pointer must not change its size.
         try reader.require(replicas.count == DiskFormat.nodeReplicas, "\(replicas.count) replicas")
         for index in 0..<replicas.count {

@@ -85,6 +85,16 @@ public struct Superblock: Equatable, Sendable {
         ]
         public var counts = [UInt64](repeating: 0, count: names.count)
         public init() {}
+
+        /// With what was counted since. A disk may hold any number, so the sums end at the largest.
+        func adding(_ more: [UInt64]) -> ErrorCounters {
+            var result = self
+            for (index, count) in more.enumerated() {
+                let sum = counts[index].addingReportingOverflow(count)
+                result.counts[index] = sum.overflow ? .max : sum.partialValue
+            }
+            return result
+        }
     }
 
     /// Who has the volume mounted.

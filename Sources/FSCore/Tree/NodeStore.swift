@@ -19,10 +19,14 @@ package final class NodeStore: @unchecked Sendable {
         self.errors = errors
     }
 
-    /// Loads a node and puts it into the cache.
+    /// Puts a node that was read into the cache. Under the shared tree lock.
     @discardableResult
-    func load(_ expected: NodeValidator.Expectation) throws(FSError) -> Page {
-        cache.insert(try read(expected))
+    func admit(_ page: Page) throws(FSError) -> Page {
+        guard let page = cache.insert(page) else {
+            throw .corrupt(
+                Corruption(.node, at: page.address.block << 12, "a node in free space"))
+        }
+        return page
     }
 
     /// Reads and verifies a node, past the cache.

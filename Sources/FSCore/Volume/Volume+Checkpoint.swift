@@ -96,7 +96,7 @@ extension Volume {
             next.isCleanlyUnmounted = unmounting
             next.written = .now()
             next.devices[0].lastSequence = next.sequence.rawValue
-            next.errorCounters = persistentErrors()
+            next.errorCounters = initialErrors.adding(errors.current)
             if let journal { try journal.writeHome(cut.journal) }
             if !options.brokenRules.contains(.superblockBeforeTree) { try device.flush() }
             try SuperblockStore.write(next, to: device, modules: modules)
@@ -210,6 +210,8 @@ extension Volume {
             }
             window.inodeCeiling = cut.inodeCeiling
         }
+        // Commits wait meanwhile, readers do not.
+        treeLock.shared { cache.trim() }
         let reusable = epochs.retire(cut.window.released)
         if !reusable.isEmpty, !options.brokenRules.contains(.reuseBeforeCheckpoint) {
             allocator.reuse(reusable)
@@ -221,17 +223,16 @@ extension Volume {
     /// short. Under the tree lock: a commit that has counted the places holds it until it took them.
     private func trimPool() {
         let limit = allocator.freeBlocks > Self.plentyBlocks ? 2 * NodePool.target : 0
-        for place in treeLock.exclusive({ pool.surplus(over: limit) }) {
+        let surplus = treeLock.exclusive {
+            let surplus = pool.surplus(over: limit)
+            for place in surplus { cache.cancelReservation(place.first) }
+            return surplus
+        }
+        for place in surplus {
             for index in 0..<place.count {
                 allocator.cancel(BlockRun(place[index], DiskFormat.blocksPerNode))
             }
         }
-    }
-
-    private func persistentErrors() -> Superblock.ErrorCounters {
-        var counters = initialErrors
-        for (index, count) in errors.current.enumerated() { counters.counts[index] += count }
-        return counters
     }
 
     // MARK: When

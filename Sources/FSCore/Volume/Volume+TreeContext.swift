@@ -34,7 +34,7 @@ extension Volume: TreeContext {
         let page = Page(
             emptyAtLevel: level, tree: tree, uuid: internalUUID, replicas: pool.take(),
             sequence: window.sequence, birth: window.birthEpoch)
-        cache.insert(page)
+        cache.adopt(page)
         window.dirty.append(page)
         return page
     }
@@ -43,7 +43,7 @@ extension Volume: TreeContext {
         cache.remove(page)
         if page.state == .dirty {
             // Born and gone in one window: nobody else ever heard of its place.
-            pool.put(page.replicas)
+            stock(page.replicas)
         } else {
             releasePlaces(page)
             page.isSuperseded = true
@@ -57,7 +57,7 @@ extension Volume: TreeContext {
 
     private func adopt(_ page: Page) {
         restamp(page)
-        cache.insert(page)
+        cache.adopt(page)
         window.dirty.append(page)
     }
 

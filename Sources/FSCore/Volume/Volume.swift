@@ -141,7 +141,7 @@ public final class Volume: @unchecked Sendable {
 
     private func loadRoots() throws(FSError) {
         func root(_ id: TreeID, _ pointer: NodePointer) throws(FSError) -> CopyOnWriteTree {
-            let page = try nodes.load(
+            let page = try load(
                 NodeValidator.Expectation(pointer: pointer, tree: id, lower: nil, upper: nil))
             guard page.tree == id, page.level == pointer.level else {
                 throw .corrupt(
@@ -212,8 +212,15 @@ public final class Volume: @unchecked Sendable {
                 }
             }
             defer { leave(token) }
-            try nodes.load(missing)
+            try load(missing)
         }
+    }
+
+    /// Makes a node resident.
+    @discardableResult
+    private func load(_ missing: NodeValidator.Expectation) throws(FSError) -> Page {
+        let page = try nodes.read(missing)
+        return try treeLock.shared { () throws(FSError) in try nodes.admit(page) }
     }
 
     func leave(_ token: ReadEpochs.Token) {
@@ -279,7 +286,7 @@ public final class Volume: @unchecked Sendable {
                 let token = epochs.enter()
                 treeLock.unlock()
                 defer { leave(token) }
-                try nodes.load(missing)
+                try load(missing)
                 continue
             }
             if pool.count >= needed {
@@ -342,9 +349,17 @@ public final class Volume: @unchecked Sendable {
         let keep = floor(space, dirtyPages: dirtyPages)
         let plenty = allocator.freeBlocks > keep + Self.plentyBlocks
         let target = plenty ? max(needed, NodePool.target) + NodePool.target / 2 : needed
-        while pool.count < target {
-            pool.put(try allocator.allocateNode(keeping: keep))
+        var places: [ReplicaList] = []
+        defer { treeLock.exclusive { for place in places { stock(place) } } }
+        while pool.count + places.count < target {
+            places.append(try allocator.allocateNode(keeping: keep))
         }
+    }
+
+    /// Adds a place to the pool. Under the exclusive tree lock.
+    func stock(_ place: ReplicaList) {
+        cache.reserve(place.first)
+        pool.put(place)
     }
 
     /// Allocates blocks for data; the caller publishes or cancels them.
@@ -442,55 +457,5 @@ public final class Volume: @unchecked Sendable {
             try sealJournal()
         }
         stateLock.withLock { state = .closed }
-    }
-}
-
-/// How to open a volume.
-public struct OpenOptions: Sendable {
-    /// When reads update the access time.
-    public enum AccessTimePolicy: Sendable {
-        /// If it is older than the modification or a day (mount(8), relatime).
-        case relative
-        case strict
-        case none
-    }
-    public var readOnly = false
-    /// For clean tree nodes; at least 4 MiB.
-    public var cacheBytes = 192 << 20
-    /// 0 = no timer: checkpoints only when asked for or when too much is dirty.
-    public var checkpointIntervalMilliseconds = 5000
-    public var accessTime = AccessTimePolicy.relative
-    /// For tests: rules that are switched off, and what happens between the freeze of a checkpoint
-    /// and its first write.
-    package var brokenRules: BrokenRules = []
-    package var duringCheckpoint: (@Sendable () -> Void)?
-    public init() {}
-}
-
-/// Places for new nodes, allocated ahead of the tree lock so that a change under it cannot fail.
-@safe
-final class NodePool: @unchecked Sendable {
-    /// How many places are kept when space is plenty.
-    static let target = 64
-
-    private let lock = Mutex()
-    private var places: [ReplicaList] = []
-
-    var count: Int { lock.withLock { places.count } }
-    /// Takes what is beyond `limit` out, the newest first.
-    func surplus(over limit: Int) -> [ReplicaList] {
-        lock.withLock {
-            let surplus = places.count > limit ? Array(places[limit...]) : []
-            places.removeLast(surplus.count)
-            return surplus
-        }
-    }
-    func put(_ place: ReplicaList) { lock.withLock { places.append(place) } }
-    /// Takes the oldest place, so that nodes of one window lie in order.
-    func take() -> ReplicaList {
-        lock.withLock {
-            precondition(!places.isEmpty, "a commit took more places than it planned")
-            return places.removeFirst()
-        }
     }
 }

@@ -45,8 +45,7 @@ extension Volume {
     public func status() -> VolumeStatus {
         let (dirty, inodes) = treeLock.shared { (window.dirty.count, window.inodeCount) }
         let cached = cache.statistics()
-        let counters = initialErrors
-        let current = errors.current
+        let counters = initialErrors.adding(errors.current)
         let statistics = fileSystem.statistics()
         let orphans = UInt64(fileSystem.orphans.count)
         return stateLock.withLock {
@@ -73,8 +72,8 @@ extension Volume {
                 longestCheckpointMilliseconds: progress.recentMilliseconds.max() ?? 0,
                 journal: journal?.status, recovery: recovery, orphans: orphans,
                 cleanlyUnmounted: wasCleanlyUnmounted,
-                errors: Superblock.ErrorCounters.names.enumerated().map { index, name in
-                    (name: name, count: counters.counts[index] + current[index])
+                errors: zip(Superblock.ErrorCounters.names, counters.counts).map {
+                    (name: $0, count: $1)
                 })
         }
     }

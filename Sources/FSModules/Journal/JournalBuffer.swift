@@ -23,7 +23,7 @@ final class JournalBuffer {
     static let magic: UInt64 = 0x4655_4253_4947_4541
     static let headerSize = 4096
     static let capacity = 64 << 20
-    private static let wrapMark = UInt32.max
+    fileprivate static let wrapMark = UInt32.max
     // MFD_CLOEXEC of linux/memfd.h.
     private static let memfdCloseOnExec: UInt32 = 1
 
@@ -63,7 +63,7 @@ final class JournalBuffer {
         writer.u64(incarnation)
     }
 
-    private static func place(_ offset: UInt64) -> Int {
+    fileprivate static func place(_ offset: UInt64) -> Int {
         headerSize + Int(offset % UInt64(capacity))
     }
 
@@ -103,6 +103,8 @@ final class JournalBuffer {
         guard tail == end, end % UInt64(Self.capacity) != 0 else { return }
         end += UInt64(Self.capacity) - end % UInt64(Self.capacity)
         tail = end
+        // In this order: a beginning behind the end says that nothing is pending.
+        memory.store(end, at: 32)
         memory.store(end, at: 40)
     }
 
@@ -116,5 +118,60 @@ final class JournalBuffer {
         var offset = offset
         if left < 4 || view(offset, 4).u32(0) == Self.wrapMark { offset += UInt64(left) }
         return (offset, view(offset, TransactionCoder.byteCount(view(offset, 4))))
+    }
+}
+
+extension JournalBuffer {
+    /// What another process reads from the descriptor after the one that wrote it has died.
+    struct View {
+        let internalUUID: VolumeUUID
+        let incarnation: UInt64
+        let firstOperation: UInt64
+        let lastOperation: UInt64
+        private let begin: UInt64
+        private let end: UInt64
+        private let bytes: ByteBuffer
+
+        /// Throws `.corrupt(.journal)` for bytes that no buffer holds.
+        init(descriptor: Int32) throws(FSError) {
+            bytes = ByteBuffer(count: JournalBuffer.headerSize + JournalBuffer.capacity)
+            var done = 0
+            while done < bytes.count {
+                let rest = bytes.bytes.slice(done, bytes.count - done)
+                let count = unsafe pread(
+                    descriptor, rest.unsafeBytes.baseAddress, rest.count, off_t(done))
+                guard count > 0 else { throw .device(.read, errno: errno, offset: UInt64(done)) }
+                done += count
+            }
+            var reader = ByteReader(bytes.view, .journal, at: 0)
+            try reader.require(try reader.u64() == JournalBuffer.magic, "no journal buffer")
+            internalUUID = try VolumeUUID(&reader)
+            incarnation = try reader.u64()
+            begin = try reader.u64()
+            end = try reader.u64()
+            firstOperation = try reader.u64()
+            lastOperation = try reader.u64()
+            try reader.require(
+                begin > end || end - begin <= UInt64(JournalBuffer.capacity), "bounds")
+        }
+
+        /// Hands out the transactions that the ring may lack, in order.
+        func forEach(_ body: (ByteView) throws(FSError) -> Void) throws(FSError) {
+            var offset = begin
+            while offset < end {
+                let left = JournalBuffer.capacity - Int(offset % UInt64(JournalBuffer.capacity))
+                let place = JournalBuffer.place(offset)
+                guard left >= 4, bytes.view.u32(place) != JournalBuffer.wrapMark else {
+                    offset += UInt64(left)
+                    continue
+                }
+                let count = Int(bytes.view.u32(place))
+                guard count >= JournalFormat.transactionHeaderSize, count <= left,
+                    UInt64(count) <= end - offset
+                else { throw .corrupt(Corruption(.journal, at: offset, "length in the buffer")) }
+                try body(bytes.view.slice(place, count))
+                offset += UInt64(count)
+            }
+        }
     }
 }

@@ -1,0 +1,146 @@
+/// The second half of a check: what the walk gathered about inodes is compared with their records,
+/// and the blocks it marked with the allocation bitmap.
+extension CheckRun {
+    // MARK: Inodes against names
+
+    func checkInodes() {
+        let root = InodeNumber.root.rawValue
+        if inodes[root]?.hasRecord != true {
+            report(.inodeRecordBad, "the root directory is missing")
+        }
+        for (number, facts) in inodes.sorted(by: { $0.key < $1.key }) {
+            if number % 1024 == 0, shouldStop() { return }
+            guard facts.hasRecord else {
+                if facts.names > 0 {
+                    report(
+                        .nameWithoutInode, "inode \(number), named by directory \(facts.namedBy)")
+                }
+                continue
+            }
+            let isDirectory = facts.mode & ModeBits.kind == FileKind.directory.modeBits
+            if facts.namedKind != 0, FileKind(mode: facts.mode)?.rawValue != facts.namedKind {
+                report(.nameKindWrong, "inode \(number)")
+            }
+            if number == root {
+                if facts.linkCount != 2 + facts.subdirectories {
+                    wrongLinks(number, facts, 2 + facts.subdirectories)
+                }
+                if facts.names > 0 { report(.directoryLoop, "the root directory has a name") }
+                continue
+            }
+            if facts.linkCount == 0 {
+                if facts.names > 0 { wrongLinks(number, facts, facts.names) }
+                if !orphans.contains(number) { report(.orphanNotListed, "inode \(number)") }
+                continue
+            }
+            if facts.names == 0 {
+                report(.inodeUnreachable, "inode \(number)")
+                continue
+            }
+            if isDirectory {
+                if facts.names > 1 {
+                    report(.directoryLoop, "directory \(number) has \(facts.names) names")
+                }
+                if facts.parent != facts.namedBy {
+                    report(.directoryParentWrong, "directory \(number)")
+                }
+                if facts.linkCount != 2 + facts.subdirectories {
+                    wrongLinks(number, facts, 2 + facts.subdirectories)
+                }
+            } else if facts.linkCount != facts.names {
+                wrongLinks(number, facts, facts.names)
+            }
+            if facts.foundNames != facts.recordedNames {
+                report(.nameNotRecorded, "inode \(number)")
+            }
+        }
+        for orphan in orphans.sorted() where inodes[orphan]?.hasRecord != true {
+            report(.orphanListWrong, "inode \(orphan)")
+        }
+        checkConnection(root)
+        if result.inodes != superblock.inodeCount {
+            report(.inodeCountWrong, "\(superblock.inodeCount) recorded, \(result.inodes) found")
+        }
+        if promised != superblock.reservedBlocks {
+            report(.promisedCountWrong, "\(superblock.reservedBlocks) recorded, \(promised) found")
+        }
+    }
+
+    private func wrongLinks(_ inode: UInt64, _ facts: Facts, _ found: UInt32) {
+        report(.linkCountWrong, "inode \(inode): \(facts.linkCount) recorded, \(found) found")
+    }
+
+    /// That the way up from every directory ends at the root.
+    private func checkConnection(_ root: UInt64) {
+        var connected: Set<UInt64> = [root]
+        for (number, facts) in inodes
+        where facts.hasRecord && facts.mode & ModeBits.kind == FileKind.directory.modeBits
+            && facts.names > 0
+        {
+            var way: Set<UInt64> = []
+            var step = number
+            while !connected.contains(step) {
+                guard way.insert(step).inserted else {
+                    report(.directoryLoop, "directory \(number)")
+                    break
+                }
+                guard let next = inodes[step], next.names > 0 else { break }
+                step = next.namedBy
+            }
+            connected.formUnion(way)
+        }
+    }
+
+    // MARK: Bitmap against references
+
+    func checkBitmap() {
+        for region in 0..<layout.regionCount {
+            if shouldStop() { return }
+            let marked = reachable[region]
+            let bits: ByteBuffer
+            do throws(FSError) {
+                bits = try leaf(region)
+            } catch {
+                report(.bitmapUnreadable, "region \(region): \(error)")
+                continue
+            }
+            if marked == nil, bits.view.isAllZero { continue }
+            compare(region, bits, marked ?? ByteBuffer(count: DiskFormat.blockSize))
+        }
+    }
+
+    private func compare(_ region: UInt64, _ allocated: ByteBuffer, _ used: ByteBuffer) {
+        let first = region * DiskLayout.regionBlocks
+        var missing: UInt64 = 0
+        var leaked: UInt64 = 0
+        var example: (missing: UInt64, leaked: UInt64) = (0, 0)
+        for word in 0..<DiskFormat.blockSize / 8 {
+            let have = allocated.view.u64(word * 8)
+            let need = used.view.u64(word * 8)
+            guard have != need else { continue }
+            let lacks = need & ~have
+            let extra = have & ~need
+            if lacks != 0 {
+                if missing == 0 {
+                    example.missing = first + UInt64(word * 64 + lacks.trailingZeroBitCount)
+                }
+                missing += UInt64(lacks.nonzeroBitCount)
+            }
+            if extra != 0 {
+                if leaked == 0 {
+                    example.leaked = first + UInt64(word * 64 + extra.trailingZeroBitCount)
+                }
+                leaked += UInt64(extra.nonzeroBitCount)
+            }
+        }
+        if missing > 0 {
+            report(
+                .blockNotAllocated,
+                "region \(region): \(missing) blocks, the first is \(example.missing)")
+        }
+        if leaked > 0, !hasUnreadableNodes {
+            report(
+                .blockLeaked, "region \(region): \(leaked) blocks, the first is \(example.leaked)")
+        }
+    }
+}

@@ -1,0 +1,21 @@
+/// How to open a volume.
+public struct OpenOptions: Sendable {
+    /// When reads update the access time.
+    public enum AccessTimePolicy: Sendable {
+        /// If it is older than the modification or a day (mount(8), relatime).
+        case relative
+        case strict
+        case none
+    }
+    public var readOnly = false
+    /// For clean tree nodes; at least 4 MiB.
+    public var cacheBytes = 192 << 20
+    /// 0 = no timer: checkpoints only when asked for or when too much is dirty.
+    public var checkpointIntervalMilliseconds = 5000
+    public var accessTime = AccessTimePolicy.relative
+    /// For tests: rules that are switched off, and what happens between the freeze of a checkpoint
+    /// and its first write.
+    package var brokenRules: BrokenRules = []
+    package var duringCheckpoint: (@Sendable () -> Void)?
+    public init() {}
+}
