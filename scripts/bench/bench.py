@@ -53,7 +53,7 @@ def parse_arguments():
     parser.add_argument("--per-directory", type=int, default=1000)
     parser.add_argument("--processes", default="1,2", help="for the small workloads, a list")
     parser.add_argument("--mebibytes", type=int, default=512, help="of the sequential workloads")
-    parser.add_argument("--sync-operations", type=int, default=600, metavar="N",
+    parser.add_argument("--sync-operations", type=int, default=300, metavar="N",
                         help="of each fsync workload with one thread; more threads do more")
     parser.add_argument("--overwrite-mebibytes", type=int, default=256, metavar="N",
                         help="of the file with random overwrites")
