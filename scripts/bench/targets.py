@@ -5,6 +5,7 @@ in `close`, whatever state it is in. Daemons are started in the foreground as ch
 driver, so that they are known by their process and never by a name.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -36,17 +37,45 @@ def is_mounted(directory):
         return any(line.split()[4].replace("\\040", " ") == wanted for line in table)
 
 
+def require_written(image, size):
+    """An image of `size` bytes, all of them written: the host's filesystem has no place to find
+    and no extent to convert when the volume on it is flushed. One that is so already stays."""
+    if not is_written(image, size):
+        zeros = bytes(1 << 20)
+        with open(image, "wb") as file:
+            for _ in range(size >> 20):
+                file.write(zeros)
+            os.fsync(file.fileno())
+
+
+def is_written(image, size):
+    if not os.path.exists(image):
+        return False
+    status = os.stat(image)
+    return status.st_size == size and status.st_blocks * 512 >= size
+
+
 class Target:
-    """One filesystem on an image of `size` bytes in the folder `work`."""
+    """One filesystem on an image of `size` bytes in the folder `work`.
+
+    A sparse image lives as long as the target. One that is written in full stays for the next
+    target of this name, since writing it takes longer than measuring.
+    """
 
     name = "?"
     needs = ()
+    has_image = True
+    loop = None
 
-    def __init__(self, work, size):
+    def __init__(self, work, size, written=False):
         self.folder = os.path.join(work, self.name)
         self.image = os.path.join(self.folder, "image")
+        if written:
+            os.makedirs(os.path.join(work, "images"), exist_ok=True)
+            self.image = os.path.join(work, "images", self.name)
         self.directory = os.path.join(self.folder, "mount")
         self.size = size
+        self.written = written
         self.daemon = None
 
     @classmethod
@@ -57,14 +86,35 @@ class Target:
 
     def open(self):
         os.makedirs(self.directory)
-        with open(self.image, "wb") as image:
-            image.truncate(self.size)
+        if self.written and self.has_image:
+            require_written(self.image, self.size)
+        else:
+            with open(self.image, "wb") as image:
+                image.truncate(self.size)
         self.start()
         if not is_mounted(self.directory):
             raise TargetError(f"{self.name}: not mounted")
+        if self.written and self.has_image and not is_written(self.image, self.size):
+            raise TargetError(f"{self.name}: making the volume punched holes into its image")
 
     def start(self):
         raise NotImplementedError
+
+    def attach(self):
+        """A loop device over the image, through the page cache of the host like the image is."""
+        self.loop = run("losetup", "--find", "--show", "--direct-io=off", self.image).strip()
+        return self.loop
+
+    def counters(self):
+        """Counts that grow while the target works: what its journal and its loop device did."""
+        counts = {}
+        if self.loop:
+            with open(f"/sys/block/{os.path.basename(self.loop)}/stat") as file:
+                fields = [int(field) for field in file.read().split()]
+            counts.update(device_writes=fields[4], device_bytes=fields[6] * 512)
+            if len(fields) > 15:
+                counts["device_flushes"] = fields[15]
+        return counts
 
     def start_daemon(self, *command):
         """Starts a daemon that stays in the foreground, and waits for its mount."""
@@ -104,6 +154,8 @@ class Target:
 
     def release(self):
         """Gives back what `start` took besides the mount and the daemon."""
+        if self.loop:
+            subprocess.run(["losetup", "-d", self.loop], capture_output=True, check=False)
 
 
 class AegisFS(Target):
@@ -120,17 +172,48 @@ class AegisFS(Target):
         return None if cls.binary and os.access(cls.binary, os.X_OK) else "aegisfs"
 
     def start(self):
-        run(self.binary, "format", "--force", "--quiet", self.image)
-        run(self.binary, "mount", self.image, self.directory)
+        self.start_on(self.image)
+
+    def start_on(self, device, *options):
+        run(self.binary, "format", "--force", "--quiet", device)
+        run(self.binary, "mount", *options, device, self.directory)
 
     def unmount(self):
         run(self.binary, "umount", self.directory, timeout=UNMOUNT_TIMEOUT_S)
+
+    def status(self):
+        return json.loads(run(self.binary, "status", "--json", self.directory))
+
+    def counters(self):
+        counts = super().counters()
+        status = self.status()
+        journal = status.get("journal") or {}
+        counts.update(checkpoints=status["checkpoints"])
+        for name in ("flushes", "records", "seals", "written_bytes"):
+            if name in journal:
+                counts[f"journal_{name}"] = journal[name]
+        return counts
+
+
+class AegisFSLoop(AegisFS):
+    """On a loop device, the way the kernel's filesystems are measured."""
+
+    name = "aegisfs-loop"
+    needs = ("losetup",)
+
+    @classmethod
+    def missing(cls):
+        return AegisFS.missing.__func__(cls) or Target.missing.__func__(cls)
+
+    def start(self):
+        self.start_on(self.attach())
 
 
 class Ceiling(Target):
     name = "ceiling"
     binary = None
     options = None
+    has_image = False
 
     @classmethod
     def missing(cls):
@@ -146,17 +229,24 @@ class Ext4(Target):
 
     name = "ext4"
     needs = ("mkfs.ext4", "losetup")
-    loop = None
 
     def start(self):
-        # Everything is initialised now: no kernel thread writes while others are measured.
-        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.image)
-        self.loop = run("losetup", "--find", "--show", self.image).strip()
-        run("mount", "-t", "ext4", self.loop, self.directory)
+        # Everything is initialised now: no kernel thread writes while others are measured. No
+        # discard: it would punch holes into the image.
+        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+            self.image)
+        run("mount", "-t", "ext4", self.attach(), self.directory)
 
-    def release(self):
-        if self.loop:
-            subprocess.run(["losetup", "-d", self.loop], capture_output=True, check=False)
+
+class Btrfs(Target):
+    """The kernel's own with copy-on-write and checksums, on a loop device."""
+
+    name = "btrfs"
+    needs = ("mkfs.btrfs", "losetup")
+
+    def start(self):
+        run("mkfs.btrfs", "-q", "-f", "-K", self.image)
+        run("mount", "-t", "btrfs", "-o", "nodiscard", self.attach(), self.directory)
 
 
 class Fuse2fs(Target):
@@ -164,7 +254,7 @@ class Fuse2fs(Target):
     needs = ("mkfs.ext4", "fuse2fs")
 
     def start(self):
-        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", self.image)
+        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,nodiscard", self.image)
         self.start_daemon("fuse2fs", self.image, self.directory, "-f", "-o", "rw")
 
 
@@ -177,4 +267,4 @@ class Ntfs3g(Target):
         self.start_daemon("ntfs-3g", self.image, self.directory, "-o", "rw,no_detach,big_writes")
 
 
-ALL = (Ceiling, AegisFS, Ext4, Fuse2fs, Ntfs3g)
+ALL = (Ceiling, AegisFS, AegisFSLoop, Ext4, Btrfs, Fuse2fs, Ntfs3g)

@@ -8,6 +8,7 @@ so that requests reach the filesystem and not the kernel's caches.
 import os
 import random
 import subprocess
+import sys
 import tarfile
 import time
 
@@ -19,8 +20,13 @@ class WorkloadError(Exception):
 class Workload:
     """One line of the table. `unit` is what `operations` counts."""
 
-    def __init__(self, name, unit, body):
-        self.name, self.unit, self.body = name, unit, body
+    def __init__(self, name, unit, body, preparation=None):
+        self.name, self.unit, self.body, self.preparation = name, unit, body, preparation
+
+    def prepare(self, directory):
+        """Makes what it needs; neither timed nor counted."""
+        if self.preparation:
+            self.preparation(directory)
 
     def measure(self, directory):
         """(operations, seconds) of one run on the volume mounted at `directory`."""
@@ -79,6 +85,50 @@ def sequence(sizes, binary, archive, archive_files):
     for kind in ("seqwrite", "seqread"):
         add(kind, "MiB", lambda directory, kind=kind: fsops(
             binary, kind, os.path.join(directory, "large"), sizes.mebibytes))
+    return result
+
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def durable_sequence(sizes, binary):
+    """The workloads in which every operation is made durable before the next. Each has a folder
+    of its own, so none needs another. `sizes` has sync_operations and overwrite_mebibytes."""
+    result = []
+
+    def folder_of(name, directory):
+        folder = os.path.join(directory, name.replace(" ", "-").replace("/", "-"))
+        os.makedirs(folder, exist_ok=True)
+        return folder
+
+    def add(name, unit, share, words, preparation=None):
+        """`share`: of `sync_operations`, so that a slow workload takes no longer than others."""
+        operations = max(int(sizes.sync_operations * share), 1)
+        result.append(Workload(
+            name, unit,
+            lambda directory: fsops(*(str(word).format(
+                folder=folder_of(name, directory), operations=operations) for word in words)),
+            preparation and (lambda directory: preparation(folder_of(name, directory)))))
+
+    def synced(name, share, kind, call, threads, preparation=None):
+        add(name, "syncs", share, (binary, kind, call, "{folder}", "{operations}", threads),
+            preparation)
+
+    def write_large(folder):
+        command(binary, "prepare", folder, str(sizes.overwrite_mebibytes))
+
+    for threads, share in ((1, 1), (4, 2), (16, 4), (64, 4)):
+        synced(f"append/{threads}t", share, "append", "fsync", threads)
+    synced("append data/1t", 1, "append", "fdatasync", 1)
+    synced("append data/16t", 4, "append", "fdatasync", 16)
+    for threads in (1, 4):
+        synced(f"create4k/{threads}t", threads, "create", "fsync", threads)
+    synced("overwrite/1t", 1, "overwrite", "fsync", 1, write_large)
+    synced("overwrite/4t", 2, "overwrite", "fsync", 4, write_large)
+    script = os.path.join(HERE, "sqlite_insert.py")
+    for mode, share in (("delete", 0.5), ("wal", 1)):
+        add(f"sqlite {mode}", "commits", share,
+            (sys.executable, script, "{folder}", mode, "{operations}"))
     return result
 
 
