@@ -83,6 +83,8 @@ public struct Corruption: Equatable, Sendable {
         case superblock, node, bitmap, inode, directory, extent, attribute, link, orphan, data
         /// Byte offset of a record, or number of an operation.
         case journal
+        /// Byte offset of the blocks.
+        case share
     }
     public var structure: Structure
     /// Device byte offset for blocks and nodes, inode number for items.

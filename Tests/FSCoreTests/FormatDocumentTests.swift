@@ -107,7 +107,8 @@ import Testing
             Set(document.records.keys) == [
                 "Superblock", "Device entry", "Bitmap entry", "Node", "Slot", "Node pointer", "Key",
                 "Inode record", "Directory record", "Directory entry", "Link record",
-                "Extent record", "Attribute place", "Attribute record", "Attribute continuation",
+                "Extent record", "Share record", "Attribute place", "Attribute record",
+                "Attribute continuation",
                 "Journal record", "Journal transaction", "Journal update",
             ])
     }
@@ -181,7 +182,7 @@ import Testing
         let types: [String: ItemType] = [
             "orphan": .orphan, "inode": .inode, "inline data": .inlineData,
             "attribute": .attribute, "link": .link, "directory entry": .directoryEntry,
-            "extent": .extent,
+            "extent": .extent, "share": .share,
         ]
         let table = try document.table("object")
         #expect(table.count == types.count)
@@ -422,6 +423,20 @@ import Testing
         let promise = ExtentRecord(promised: 3, sumKind: .crc32c).encoded()
         #expect(promise.count == 32)
         #expect(promise[try document.offset("Extent record", "kind")] == 1)
+    }
+
+    @Test func shareRecord() throws {
+        let share = ShareRecord(
+            start: BlockAddress(block: 1000), blocks: 0x0203, references: 0x0405_0607)
+        try compare(
+            "Share record", share.encoded(),
+            [
+                "version": .number(1), "blocks": .number(0x0203),
+                "references": .number(0x0405_0607),
+            ])
+        try refuse("Share record", share.encoded(), fixed: ["version"]) {
+            _ = try ShareRecord(share.key, decoding: $0, layout: layout)
+        }
     }
 
     @Test func attributeRecord() throws {

@@ -15,6 +15,7 @@ internal import Testing
         ("re-use before the checkpoint", .reuseBeforeCheckpoint, 1),
         ("sequence re-used after recovery", .sequenceReusedAfterRecovery, 2),
         ("record block rewritten", .recordBlockRewritten, 1),
+        ("counts of shared blocks skipped", .sharesSkipped, 1),
     ])
     func isCaught(name: String, rule: BrokenRules, crashes: Int) throws {
         for seed in 0..<12 as Range<UInt64> {

@@ -123,7 +123,7 @@ struct OperationGenerator {
     private mutating func shaping(_ model: ReferenceFileSystem) -> FileOperation {
         let target = file(model)
         let size = sizeOf(target, model)
-        switch random.below(10) {
+        switch random.below(12) {
         case 0..<4: return .truncate(target, offset(size))
         case 4..<7:
             let mode: AllocationMode = random.weighted([
@@ -133,9 +133,16 @@ struct OperationGenerator {
             return .allocate(target, at: offset(size), count: UInt64(length()), mode)
         default:
             let source = file(model)
-            return .copyRange(
-                source, at: offset(sizeOf(source, model)), to: target, targetAt: offset(size),
-                count: UInt64(length() + 1))
+            var (from, to) = (offset(sizeOf(source, model)), offset(size))
+            // Half of them so that blocks can be shared: from the beginning of blocks, or as far
+            // into one as the other.
+            switch random.below(4) {
+            case 0: (from, to) = (from & ~4095, to & ~4095)
+            case 1: to = to & ~4095 | from & 4095
+            default: break
+            }
+            let count = random.chance(1, in: 3) ? Int(sizeOf(source, model)) : length()
+            return .copyRange(source, at: from, to: target, targetAt: to, count: UInt64(count + 1))
         }
     }
 

@@ -17,6 +17,8 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case blockNotAllocated = 1202
     case blockLeaked = 1203
     case blockUsedTwice = 1204
+    case shareRecordBad = 1205
+    case shareCountWrong = 1206
     // 1300: inodes
     case inodeRecordBad = 1301
     case itemWithoutInode = 1302
@@ -130,6 +132,16 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
             (
                 .fatal, "two references to one block",
                 "Two files, or a file and a node, use the same block. One of them shows wrong contents."
+            )
+        case .shareRecordBad:
+            (
+                .error, "a record of shared blocks is damaged",
+                "It says how many files refer to a run of blocks. Without it a block that is still in use could be freed when one of the files is deleted."
+            )
+        case .shareCountWrong:
+            (
+                .error, "a count of references to shared blocks is wrong",
+                "A block is referred to more or less often than recorded: too high keeps space from being freed, too low could free a block that is in use."
             )
         case .inodeRecordBad:
             (

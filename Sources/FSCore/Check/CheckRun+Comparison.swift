@@ -1,6 +1,25 @@
 /// The second half of a check: what the walk gathered about inodes is compared with their records,
 /// and the blocks it marked with the allocation bitmap.
 extension CheckRun {
+    // MARK: References against counts
+
+    /// The volume tree is walked first, so all shares are known when the extents come.
+    func share(_ key: Key, _ value: ByteView) {
+        do throws(FSError) {
+            let record = try ShareRecord(key, decoding: value, layout: layout)
+            if !shares.add(record) { report(.shareRecordBad, "shares overlap at \(key.offset)") }
+        } catch { report(.shareRecordBad, "\(error)") }
+    }
+
+    func checkShares() {
+        guard !hasUnreadableNodes else { return }
+        shares.forEachWrong { record, block, found in
+            report(
+                .shareCountWrong,
+                "block \(block): \(record.references) recorded, \(found) found")
+        }
+    }
+
     // MARK: Inodes against names
 
     func checkInodes() {

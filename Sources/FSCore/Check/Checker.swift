@@ -180,6 +180,7 @@ final class CheckRun {
         finishInode()
         tell("names")
         checkInodes()
+        checkShares()
         tell("bitmap")
         checkBitmap()
         if shouldStop() { return }
@@ -275,6 +276,7 @@ final class CheckRun {
     private var blocks: UInt64 = 0
     private var extentEnd: UInt64 = 0
     private var inlineBytes = 0
+    var shares = ShareTally()
     private var hasExtents = false
     private var hasAttributes = false
     private var attributeRest = 0
@@ -282,6 +284,7 @@ final class CheckRun {
 
     private func item(_ key: Key, _ value: ByteView, _ tree: TreeID) {
         guard tree == .head else {
+            if key.type == .share, key.object == 0 { return share(key, value) }
             report(.unknownItem, "volume tree, object \(key.object), type \(key.type.rawValue)")
             return
         }
@@ -458,7 +461,9 @@ final class CheckRun {
             }
             for index in 0..<extent.replicas.count {
                 result.dataBlocks += UInt64(extent.blocks)
-                mark(BlockRun(extent.replicas[index], UInt64(extent.blocks)), .blockUsedTwice)
+                shares.count(BlockRun(extent.replicas[index], UInt64(extent.blocks))) {
+                    mark($0, .blockUsedTwice)
+                }
             }
         }
     }

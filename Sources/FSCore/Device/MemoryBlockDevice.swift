@@ -1,5 +1,4 @@
-/// A device in memory, sparse: blocks that were never written take no room. For tests and for
-/// replaying a read-only volume.
+/// A device in memory, sparse: blocks that were never written take no room. For tests.
 @safe
 public final class MemoryBlockDevice: BlockDevice, @unchecked Sendable {
     public let byteCount: UInt64

@@ -1,9 +1,18 @@
-/// A device whose reads are tried again: what fails once and then succeeds is no damage. Writes and
-/// flushes are not repeated: after a failed one nobody knows what the medium holds.
+/// The device as an open volume uses it: reads are tried again, since what fails once and then
+/// succeeds is no damage; writes and flushes are not, since after a failed one nobody knows what the
+/// medium holds.
+///
+/// - Invariant: after a failed flush every flush fails. The kernel reports a failed write
+///   back once, to whoever asks first; all others must hear of it too. So one flush runs at a time,
+///   and the lock is held over it.
 @safe
-final class RetryingBlockDevice: BlockDevice {
+final class RetryingBlockDevice: BlockDevice, @unchecked Sendable {
     private let device: any BlockDevice
     private static let attempts = 4
+
+    private let flushLock = Mutex()
+    /// Guarded by `flushLock`.
+    private var failure: FSError?
 
     init(_ device: any BlockDevice) { self.device = device }
 
@@ -27,7 +36,15 @@ final class RetryingBlockDevice: BlockDevice {
     func write(parts: [ByteView], at offset: UInt64) throws(FSError) {
         try device.write(parts: parts, at: offset)
     }
-    func flush() throws(FSError) { try device.flush() }
+    func flush() throws(FSError) {
+        try flushLock.withLock { () throws(FSError) in
+            if let failure { throw failure }
+            do throws(FSError) { try device.flush() } catch {
+                failure = error
+                throw error
+            }
+        }
+    }
     func discard(at offset: UInt64, count: UInt64) throws(FSError) {
         try device.discard(at: offset, count: count)
     }

@@ -323,7 +323,7 @@ final class FileMap: @unchecked Sendable {
         case .promised: transaction.promisedDelta -= Int64(extent.blocks)
         case .data:
             for index in 0..<extent.replicas.count {
-                transaction.release(
+                transaction.drop(
                     BlockRun(extent.replicas[index], UInt64(extent.blocks)), birth: extent.birth)
             }
         }

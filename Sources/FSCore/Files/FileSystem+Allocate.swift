@@ -1,4 +1,4 @@
-/// fallocate(2) and copy_file_range(2).
+/// fallocate(2).
 extension FileSystem {
     /// Promises space, punches holes or zeroes ranges. A promise keeps a count of blocks free, not
     /// blocks: later writes into the range cannot run out of space. Long ranges are changed
@@ -147,39 +147,5 @@ extension FileSystem {
                 return pieceEnd
             }
         }
-    }
-
-    /// Copies bytes between files of this volume; returns how many, fewer at the end of the source.
-    /// Each piece of 1 MiB is an operation of its own.
-    public func copyRange(
-        from source: InodeNumber, at sourceOffset: UInt64, to target: InodeNumber,
-        at targetOffset: UInt64, count: UInt64, dropPrivileges: Bool = false
-    ) throws(FSError) -> UInt64 {
-        for inode in [source, target] {
-            let record = try record(of: inode)
-            guard !record.isDirectory else { throw .isDirectory }
-            guard record.kind == .regular else { throw .invalidArgument }
-        }
-        let size = try record(of: source).size
-        let count = min(count, size - min(sourceOffset, size))
-        if source == target {
-            let distance =
-                max(sourceOffset, targetOffset) - min(sourceOffset, targetOffset)
-            guard count == 0 || distance >= count else { throw .invalidArgument }
-        }
-        guard count > 0 else { return 0 }
-        let piece: UInt64 = 1 << 20
-        let buffer = ByteBuffer(count: Int(min(count, piece)))
-        var done: UInt64 = 0
-        while done < count {
-            let wanted = Int(min(count - done, piece))
-            let got = try read(source, at: sourceOffset + done, into: buffer.bytes.slice(0, wanted))
-            guard got > 0 else { break }
-            _ = try write(
-                target, at: targetOffset + done, buffer.view.slice(0, got),
-                dropPrivileges: dropPrivileges)
-            done += UInt64(got)
-        }
-        return done
     }
 }

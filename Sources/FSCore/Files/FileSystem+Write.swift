@@ -43,7 +43,7 @@ extension FileSystem {
     }
 
     /// Immutable files are not written; append-only ones only behind their end.
-    private func requireWritable(_ record: InodeRecord, from offset: UInt64) throws(FSError) {
+    func requireWritable(_ record: InodeRecord, from offset: UInt64) throws(FSError) {
         if record.flags & InodeFlags.immutable != 0 { throw .notPermitted }
         if record.flags & InodeFlags.append != 0, offset < record.size { throw .notPermitted }
     }

@@ -3,7 +3,7 @@
 /// - `FileSystem+Lookup`      names to inodes, attributes
 /// - `FileSystem+Directory`   entries and readdir
 /// - `FileSystem+Create`, `+Remove`, `+Rename`
-/// - `FileSystem+Read`, `+Write`, `+Allocate`   data, over `FileMap`
+/// - `FileSystem+Read`, `+Write`, `+Allocate`, `+Copy`   data, over `FileMap`
 /// - `FileSystem+XAttr`       extended attributes and ACLs
 /// - `FileSystem+Orphans`     inodes without a name
 ///
@@ -45,7 +45,9 @@ public final class FileSystem: @unchecked Sendable {
                     let result: R
                     do throws(FSError) {
                         result = try body(transaction)
-                        try volume.commit(transaction, space)
+                        try volume.settlingShares(of: transaction) { () throws(FSError) in
+                            try volume.commit(transaction, space)
+                        }
                     } catch {
                         for run in transaction.published { volume.allocator.cancel(run) }
                         throw error

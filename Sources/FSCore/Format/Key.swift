@@ -58,4 +58,8 @@ public struct ItemType: Equatable, Hashable, Sendable {
     // Items of the head itself; the object is 0.
     /// An inode without a name that must be reclaimed; offset = its number, no value.
     public static let orphan = ItemType(rawValue: 0x08)
+
+    // Items of the volume tree; the object is 0.
+    /// `ShareRecord`; offset = block address.
+    public static let share = ItemType(rawValue: 0x40)
 }

@@ -42,8 +42,8 @@ public protocol Journal: AnyObject, Sendable {
     func hasRoom(for transaction: Transaction) -> Bool
     /// Makes room in memory, when `hasRoom` said no; false: only a checkpoint can.
     func makeRoom() throws(FSError) -> Bool
-    /// Takes over the next transaction in the one order; true if none waited for a flush before.
-    /// Called under the exclusive tree lock.
+    /// Takes over the next transaction in the one order; true if whoever asks
+    /// `millisecondsUntilFlush` must be woken for it. Called under the exclusive tree lock.
     func append(_ transaction: Transaction) -> Bool
     /// Data was written to its blocks, past the journal.
     func noteHomeWrite()

@@ -38,14 +38,17 @@ public struct ModuleSet: Sendable {
         guard let journal else {
             throw .unknownFeatures(.incompatible, bits: DiskFormat.Incompatible.journal)
         }
-        let key = nameHash(superblock.nameHashKey)
         return try journal(
             JournalSetup(
                 device: device, layout: DiskLayout(blockCount: superblock.blockCount),
                 internalUUID: superblock.internalUUID, extents: superblock.journalExtents,
-                recordSum: { incarnation in
-                    self.nameHash(Self.recordKey(from: key, incarnation: incarnation))
-                }, brokenRules: brokenRules))
+                recordSum: { recordSum(superblock, $0) }, brokenRules: brokenRules))
+    }
+
+    /// The keyed sum of the records of one incarnation of a volume's journal.
+    func recordSum(_ superblock: Superblock, _ incarnation: UInt64) -> any NameHash {
+        let key = nameHash(superblock.nameHashKey)
+        return nameHash(Self.recordKey(from: key, incarnation: incarnation))
     }
 
     /// The key of the sums of one incarnation's records. It comes from the key of the names, over

@@ -115,7 +115,9 @@ final class BlockAllocator: @unchecked Sendable {
     func claim(_ run: BlockRun) throws(FSError) {
         try lock.withLock { () throws(FSError) in
             let number = run.start.block / DiskLayout.regionBlocks
-            guard let region = try loadedRegion(number),
+            // Closed to allocation, so nothing else can take the blocks.
+            guard let region = try loadedRegion(number) else { return }
+            guard
                 BlockBits(region.busy.bytes).isClear(
                     Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
             else {

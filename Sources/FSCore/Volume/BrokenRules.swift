@@ -21,6 +21,8 @@ package struct BrokenRules: OptionSet, Sendable {
     package static let fallBackToOlderSuperblock = BrokenRules(rawValue: 1 << 5)
     /// The first checkpoint after a recovery re-uses the sequence of the one that was found.
     package static let sequenceReusedAfterRecovery = BrokenRules(rawValue: 1 << 6)
+    /// A dropped reference frees its blocks, whoever else refers to them.
+    package static let sharesSkipped = BrokenRules(rawValue: 1 << 8)
     /// A record goes to the block of the record before it.
     package static let recordBlockRewritten = BrokenRules(rawValue: 1 << 7)
 }

@@ -23,6 +23,9 @@ public final class Transaction {
     package private(set) var bytes: [UInt8] = []
     package private(set) var published: [BlockRun] = []
     package private(set) var released: [Release] = []
+    /// References that die, and that come to be, of blocks which may have others.
+    private(set) var dropped: [Release] = []
+    private(set) var referenced: [BlockRun] = []
     package private(set) var staged: [StagedData] = []
     package private(set) var data: [UInt8] = []
     /// Change of the volume's count of inodes, and of blocks promised by fallocate.
@@ -112,6 +115,13 @@ public final class Transaction {
         staged.append(StagedData(run: run, start: data.count))
         data.append(source)
     }
+
+    /// Drops a reference; its blocks are released if it was the last (`Volume.settlingShares`).
+    func drop(_ run: BlockRun, birth: BirthEpoch) {
+        dropped.append(Release(run: run, birth: birth))
+    }
+    /// Adds a reference to blocks that have one already.
+    func reference(_ run: BlockRun) { referenced.append(run) }
 
     package func publish(_ run: BlockRun) { published.append(run) }
     package func release(_ run: BlockRun, birth: BirthEpoch) {

@@ -38,10 +38,9 @@ extension Volume {
 
     /// - Parameters:
     ///   - force: write a superblock even if nothing changed.
-    ///   - evenReadOnly: also on a volume that was switched to read-only.
     ///   - unmounting: mark the volume as cleanly unmounted.
     func checkpoint(
-        force: Bool, evenReadOnly: Bool = false, unmounting: Bool = false
+        force: Bool, unmounting: Bool = false
     ) throws(FSError) {
         let target = treeLock.shared { window.operations }
         stateLock.lock()
@@ -49,7 +48,7 @@ extension Volume {
         var isForced = force
         while true {
             if case .latched(let why) = state { throw .latched(why) }
-            if state == .closed || (state == .readOnly && !evenReadOnly) { return }
+            if state == .closed || options.readOnly { return }
             if progress.durableOperations >= target, !isForced { return }
             if progress.isRunning {
                 stateLock.wait()

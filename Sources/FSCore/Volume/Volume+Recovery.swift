@@ -25,7 +25,7 @@ extension Volume {
             incarnation: ringIncarnation, operation: window.operations)
         let isBegun = try journal.isBegun(after: position.incarnation)
         if wasCleanlyUnmounted, isOtherPairReadable, !isBegun { return }
-        var contents = try journal.read(position)
+        let contents = try journal.read(position)
         if isBegun || contents.newestSequence > superblock.sequence {
             guard options.brokenRules.contains(.fallBackToOlderSuperblock) else {
                 return try enterOlderState(contents)
@@ -44,7 +44,6 @@ extension Volume {
             observer?.volume(.damage(FSError.corrupt(damage).description))
         }
         guard contents.operationCount > 0 || contents.damage != nil else { return }
-        contents.position = position
         let recovery = Recovery(
             operations: contents.operationCount, bytes: contents.byteCount,
             milliseconds: Double(monotonicNanoseconds() - start) / 1e6, damage: contents.damage)
@@ -73,10 +72,13 @@ extension Volume {
             try journal.claims(contents) { (run) throws(FSError) in try allocator.claim(run) }
         }
         try journal.replay(contents) { (transaction) throws(FSError) in
+            try requireSaneCounts(transaction)
             if inMemory {
-                guard journal.hasRoom(for: transaction), window.dirty.count < Self.hardDirtyLimit
-                else { throw .notReplayable }
-                _ = journal.append(transaction)
+                if !transaction.staged.isEmpty {
+                    guard journal.hasRoom(for: transaction) else { throw .notReplayable }
+                    _ = journal.append(transaction)
+                }
+                guard window.dirty.count < Self.replayedInMemoryLimit else { throw .notReplayable }
             } else {
                 for part in transaction.staged {
                     let bytes = transaction.data
@@ -95,6 +97,22 @@ extension Volume {
         }
     }
 
+    /// Dirty nodes of a replay in memory: 512 MiB.
+    private static let replayedInMemoryLimit = 32768
+
+    /// The counts that a transaction changes stay within what a superblock may say.
+    private func requireSaneCounts(_ transaction: Transaction) throws(FSError) {
+        let bound = Int64(1) << 48
+        let inodes = transaction.inodeDelta
+        let promised = transaction.promisedDelta
+        guard abs(inodes) < bound, abs(promised) < bound,
+            (0..<Int64(window.inodeCeiling)).contains(Int64(window.inodeCount) + inodes),
+            (0...Int64(layout.blockCount)).contains(Int64(window.promisedBlocks) + promised)
+        else {
+            throw .corrupt(Corruption(.journal, at: window.operations + 1, "change of a count"))
+        }
+    }
+
     // MARK: While it is open
 
     /// Makes every operation that was committed before the call durable: fsync(2).
@@ -103,7 +121,9 @@ extension Volume {
         let current = stateLock.withLock { state }
         switch current {
         case .latched(let why): throw .latched(why)
-        case .readOnly, .closed: return
+        case .closed: return
+        // Switched to read-only: the checkpoint that does it may still be under way.
+        case .readOnly: return try checkpoint()
         case .online: break
         }
         if try flush(journal, .synchronize) { return }
@@ -133,14 +153,19 @@ extension Volume {
     func sealJournal() throws(FSError) {
         guard let journal else { return }
         _ = try flush(journal, .timer)
-        try device.flush()
+        do throws(FSError) { try device.flush() } catch {
+            latch(error)
+            throw error
+        }
     }
 
     func wakeTimers() { stateLock.withLock { stateLock.signalAll() } }
 
     /// What the journal's timer does: everything committed so far durable, its data at home.
     package func writeBack() throws(FSError) {
-        guard let journal, try !flush(journal, .timer) else { return }
+        guard let journal, stateLock.withLock({ state == .online }),
+            try !flush(journal, .timer)
+        else { return }
         try checkpoint(force: true)
     }
 

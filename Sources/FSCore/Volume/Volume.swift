@@ -8,8 +8,8 @@
 /// The way of a change: an operation reads under the shared tree lock and collects a `Transaction`;
 /// `commit` applies it under the exclusive lock; a checkpoint makes it durable.
 ///
-/// Lock order: inode locks, tree lock, then allocator, node pool and cache shards (leaves). None
-/// but inode locks is held over I/O.
+/// Lock order: inode locks, share lock, tree lock, then allocator, node pool and cache shards (leaves). None
+/// but inode locks and the share lock is held over I/O.
 @safe
 public final class Volume: @unchecked Sendable {
     let device: any BlockDevice
@@ -38,6 +38,16 @@ public final class Volume: @unchecked Sendable {
     /// Seams that a volume may have; nil without the module.
     let journal: (any Journal)?
     let snapshots: (any SnapshotPolicy)? = nil
+
+    /// Held from reading share counts to committing their changes.
+    let shareLock = Mutex()
+    private let shareFlagLock = Mutex()
+    private var shareFlag = false
+    /// False: no block has more than one reference.
+    var mayHaveShares: Bool {
+        get { shareFlagLock.withLock { shareFlag } }
+        set { shareFlagLock.withLock { shareFlag = newValue } }
+    }
 
     /// Guards `state`, `progress` and `superblock`; waits for checkpoints happen on it.
     let stateLock = Mutex()
@@ -96,6 +106,7 @@ public final class Volume: @unchecked Sendable {
         try volume.loadRoots()
         volume.backing = FileSystem(volume)
         try volume.recover(isOtherPairReadable: isOtherPairReadable)
+        try volume.findShares()
         if !volume.options.readOnly {
             try volume.start()
         }
@@ -246,8 +257,7 @@ public final class Volume: @unchecked Sendable {
 
     /// Applies a transaction: all of it, or nothing and an error.
     ///
-    /// - Parameter isReplayed: it comes from the journal, for the device or (`.inMemory`) for a
-    ///   volume that is not written.
+    /// - Parameter isReplayed: it comes from the journal, which need not hear of it again.
     func commit(
         _ transaction: Transaction, _ space: SpaceClass, isReplayed: Bool = false
     ) throws(FSError) {
@@ -291,9 +301,9 @@ public final class Volume: @unchecked Sendable {
             }
             if pool.count >= needed {
                 apply(transaction)
-                let isFirst = journal?.append(transaction) ?? false
+                let wakesTimer = journal?.append(transaction) ?? false
                 treeLock.unlock()
-                if isFirst { wakeTimers() }
+                if wakesTimer { wakeTimers() }
                 return
             }
             let dirty = window.dirty.count
@@ -389,6 +399,7 @@ public final class Volume: @unchecked Sendable {
             }
             if let number { return InodeNumber(number) }
             guard treeLock.shared({ window.nextInode < InodeNumber.limit }) else { throw .noSpace }
+            try requireWritable()
             try checkpoint(force: true)
         }
     }
@@ -409,7 +420,7 @@ public final class Volume: @unchecked Sendable {
     func latch(_ error: FSError) {
         errors.record(error)
         let isFirst = stateLock.withLock {
-            guard state == .online else { return false }
+            guard state == .online || state == .readOnly else { return false }
             state = .latched(error.description)
             stateLock.signalAll()
             return true
@@ -426,9 +437,11 @@ public final class Volume: @unchecked Sendable {
     /// Turns writing off (after making everything durable) or on again.
     public func setReadOnly(_ isReadOnly: Bool) throws(FSError) {
         if isReadOnly {
+            if options.readOnly { return }
             stateLock.withLock { if state == .online { state = .readOnly } }
             // Commits look at the state under the tree lock, so none comes after this one's cut.
-            try checkpoint(force: false, evenReadOnly: true)
+            try checkpoint()
+            try sealJournal()
         } else {
             guard !device.isReadOnly, !options.readOnly else { throw .readOnly }
             try stateLock.withLock { () throws(FSError) in
@@ -447,14 +460,19 @@ public final class Volume: @unchecked Sendable {
         }
         for timer in timers { timer.join() }
         timers = []
-        let wasOpen = stateLock.withLock { state }
+        // Commits look at the state under the tree lock, so none comes after the last cut.
+        let wasOpen = stateLock.withLock {
+            if state == .online { state = .readOnly }
+            return state
+        }
         switch wasOpen {
         case .closed: return
         case .latched(let why): throw .latched(why)
-        case .readOnly where options.readOnly: break
         case .online, .readOnly:
-            try checkpoint(force: true, evenReadOnly: true, unmounting: true)
-            try sealJournal()
+            if !options.readOnly {
+                try checkpoint(force: true, unmounting: true)
+                try sealJournal()
+            }
         }
         stateLock.withLock { state = .closed }
     }

@@ -37,8 +37,11 @@ final class JournalBuffer {
     init() throws(FSError) {
         let size = Self.headerSize + Self.capacity
         descriptor = unsafe memfd_create("aegisfs-journal", Self.memfdCloseOnExec)
-        guard descriptor >= 0, ftruncate(descriptor, off_t(size)) == 0 else {
-            throw .device(.open, errno: errno, offset: 0)
+        guard descriptor >= 0 else { throw .device(.open, errno: errno, offset: 0) }
+        guard ftruncate(descriptor, off_t(size)) == 0 else {
+            let error = FSError.device(.open, errno: errno, offset: 0)
+            Glibc.close(descriptor)
+            throw error
         }
         guard
             let base = unsafe mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0),

@@ -214,6 +214,10 @@ enum TransactionCoder {
     }
 
     static func byteCount(_ view: ByteView) -> Int { Int(view.u32(0)) }
+    /// The number of the operation whose transaction begins at `offset`; 0 behind the end.
+    static func operation(_ view: ByteView, at offset: Int) -> UInt64 {
+        view.count - offset >= JournalFormat.transactionHeaderSize ? view.u64(offset + 40) : 0
+    }
     static func dataOffset(_ view: ByteView) -> Int { Int(view.u32(4)) }
 
     /// Decodes one transaction, of a record whose sum was right but whose maker may be hostile.

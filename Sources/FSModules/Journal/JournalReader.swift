@@ -13,7 +13,8 @@ struct JournalReader {
     /// Every valid record of the ring, in order of place. `damaged` hears of blocks that look like
     /// the beginning of a record and are none.
     func allRecords(
-        damaged: (UInt64, FSError) -> Void = { _, _ in }
+        damaged: (UInt64, FSError) -> Void = { _, _ in },
+        unreadable: (UInt64) -> Void = { _ in }
     ) -> [JournalRecord] {
         var found: [JournalRecord] = []
         var window = JournalRingWindow(ring)
@@ -21,6 +22,7 @@ struct JournalReader {
         var block: UInt64 = 0
         while block < ring.blockCount {
             let view = window.view(block, 1)
+            if window.isUnreadable(block) { unreadable(block) }
             guard view.u64(0) == JournalFormat.magic else {
                 block += 1
                 continue
@@ -49,6 +51,7 @@ struct JournalReader {
             throw corrupt("a record of another volume")
         }
         guard header.position % ring.blockCount == block else { throw corrupt("place of record") }
+        guard header.byteCount <= ring.recordLimit else { throw corrupt("length of record") }
         let blocks = JournalFormat.blocks(header.byteCount)
         guard blocks <= ring.locate(block).contiguous else { throw corrupt("length of record") }
         if sums.count > 8 { sums = [:] }
@@ -68,7 +71,9 @@ struct JournalReader {
     /// What there is to replay behind `position`.
     func contents(_ position: JournalPosition) -> JournalContents {
         var contents = JournalContents(position: position)
-        let all = allRecords().filter { $0.incarnation >= position.incarnation }
+        var unreadable: UInt64?
+        let all = allRecords(unreadable: { unreadable = $0 })
+            .filter { $0.incarnation >= position.incarnation }
         contents.newestSequence = all.map(\.durableSequence).max() ?? SuperblockSequence(0)
         let ours = all.filter { $0.incarnation == position.incarnation }
         contents.durableOperation = ours.map(\.durableOperation).max() ?? 0
@@ -76,8 +81,14 @@ struct JournalReader {
         let transactions = ours.filter { $0.kind == .transactions && $0.lastOperation >= next }
         for record in transactions.sorted(by: { $0.firstOperation < $1.firstOperation }) {
             guard record.firstOperation <= next else { break }
+            guard record.lastOperation >= next else { continue }
             contents.records.append(record)
             next = record.lastOperation + 1
+        }
+        if contents.damage == nil, contents.durableOperation < next, let unreadable {
+            // It may have held what was acknowledged last: nobody can say that it did not.
+            contents.damage = Corruption(
+                .journal, at: ring.locate(unreadable).offset, "a block of the ring is unreadable")
         }
         if contents.durableOperation >= next {
             contents.damage = Corruption(
@@ -97,23 +108,35 @@ struct JournalReader {
         return record.incarnation > incarnation
     }
 
-    /// Gives the payload of each record to `body`, which reads one transaction at a time and
-    /// returns its operation.
+    /// Gives the payload of each record to `body`, which reads one transaction at a time.
     func forEachTransaction(
         _ contents: JournalContents,
-        _ body: (inout ByteReader) throws(FSError) -> UInt64
+        _ body: (inout ByteReader) throws(FSError) -> Void
     ) throws(FSError) {
         var window = JournalRingWindow(ring)
+        var sums: [UInt64: any NameHash] = [:]
         for record in contents.records {
             let blocks = JournalFormat.blocks(record.byteCount)
+            // Verified again: what is applied is what was read now.
+            let again = try self.record(
+                at: record.ringBlock, window.view(record.ringBlock, 1), &window, &sums)
+            guard again == record else {
+                throw .corrupt(
+                    Corruption(
+                        .journal, at: ring.locate(record.ringBlock).offset,
+                        "the record changed while it was being read"))
+            }
             let view = window.view(record.ringBlock, blocks)
             let payload = view.slice(
                 JournalFormat.headerSize, record.byteCount - JournalFormat.headerSize)
             var reader = ByteReader(
                 payload, .journal, at: ring.locate(record.ringBlock).offset)
             for expected in record.firstOperation...record.lastOperation {
-                let operation = try body(&reader)
-                try reader.require(operation == expected, "number of an operation")
+                let start = reader.offset
+                try reader.require(
+                    TransactionCoder.operation(payload, at: start) == expected,
+                    "number of an operation")
+                try body(&reader)
             }
             try reader.require(reader.remaining == 0, "bytes behind the last transaction")
         }

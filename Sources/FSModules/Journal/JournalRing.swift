@@ -33,7 +33,7 @@ struct JournalRing {
     /// The first position from `position` on at which `blocks` lie in one extent.
     func place(_ blocks: UInt64, from position: UInt64) -> UInt64 {
         var position = position
-        // Every extent but the last few short ones is longer than a record.
+        // Every extent can hold a record (`JournalGeometry`).
         for _ in 0...extents.count {
             let contiguous = locate(position % blockCount).contiguous
             if contiguous >= blocks { return position }
@@ -53,6 +53,7 @@ struct JournalRingWindow {
     private let buffer: ByteBuffer
     private var first: UInt64 = 0
     private var count: UInt64 = 0
+    private var unreadable: Set<UInt64> = []
 
     private static let windowBlocks: UInt64 = 1024
 
@@ -69,9 +70,13 @@ struct JournalRingWindow {
             Int(block - first) * DiskFormat.blockSize, Int(blocks) * DiskFormat.blockSize)
     }
 
+    /// Whether a block in the window could not be read.
+    func isUnreadable(_ block: UInt64) -> Bool { unreadable.contains(block) }
+
     private mutating func load(_ block: UInt64) {
         let (offset, contiguous) = ring.locate(block)
         first = block
+        unreadable = []
         count = min(contiguous, Self.windowBlocks)
         let target = buffer.bytes.slice(0, Int(count) * DiskFormat.blockSize)
         do throws(FSError) {
@@ -81,7 +86,10 @@ struct JournalRingWindow {
                 let part = target.slice(index * DiskFormat.blockSize, DiskFormat.blockSize)
                 do throws(FSError) {
                     try ring.device.read(into: part, at: offset + UInt64(index << 12))
-                } catch { part.zeroAll() }
+                } catch {
+                    part.zeroAll()
+                    unreadable.insert(block + UInt64(index))
+                }
             }
         }
     }

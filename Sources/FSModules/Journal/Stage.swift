@@ -58,11 +58,11 @@ struct Stage {
         }
     }
 
-    /// What must be written home of the operations up to `operation`, by block. Blocks that were
+    /// What must be written home of the operations up to `operation`, in no order. Blocks that were
     /// released up to `cut` are left out: the checkpoint with this cut does not refer to them.
     func toWrite(upTo operation: UInt64, cut: UInt64) -> [(block: UInt64, entry: Entry)] {
         entries.filter { $0.value.operation <= operation && $0.value.releasedBy > cut }
-            .map { ($0.key, $0.value) }.sorted { $0.0 < $1.0 }
+            .map { ($0.key, $0.value) }
     }
 
     /// Bytes staged by the operations behind `operation`.
@@ -94,6 +94,10 @@ struct Stage {
 
     /// The smallest offset that is still needed; nil if none is.
     mutating func oldestOffset() -> UInt64? {
+        if orderHead > 1024, orderHead > order.count / 2 {
+            order.removeFirst(orderHead)
+            orderHead = 0
+        }
         while orderHead < order.count {
             let (offset, block) = order[orderHead]
             if entries[block]?.offset == offset { return offset }

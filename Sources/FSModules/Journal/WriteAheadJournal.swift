@@ -43,6 +43,8 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
     private var flushingFrom: UInt64?
     private var hasHomeWrites = false
     private var oldestPending: UInt64 = 0
+    /// The timer was told that it has nothing to wait for.
+    private var timerIsIdle = false
     private var lastFlush: UInt64 = 0
     private var isSealed = true
     private var ringHead: UInt64 = 0
@@ -103,7 +105,6 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
         try reader.forEachTransaction(contents) { (bytes) throws(FSError) in
             let operation = try TransactionCoder.decode(&bytes, setup.layout, into: transaction)
             if operation > contents.position.operation { try body(transaction) }
-            return operation
         }
     }
 
@@ -117,7 +118,6 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
             if operation > contents.position.operation {
                 for run in runs { try body(run) }
             }
-            return operation
         }
     }
 
@@ -132,6 +132,7 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
             appendedOperation = position.operation
             durableOperation = position.operation
             buffer.begin(setup.internalUUID, incarnation: position.incarnation)
+            buffer.setBegin(durableOffset, firstOperation: position.operation + 1)
             ringHead = 0
             ringTail = 0
             live = []
@@ -158,8 +159,9 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
     public func append(_ transaction: Transaction) -> Bool {
         let size = TransactionCoder.size(transaction)
         return lock.withLock {
-            let isFirst = appendedOperation == durableOperation
-            if isFirst { oldestPending = monotonicNanoseconds() }
+            if appendedOperation == durableOperation { oldestPending = monotonicNanoseconds() }
+            let wakesTimer = timerIsIdle
+            timerIsIdle = false
             appendedOperation += 1
             let operation = appendedOperation
             var places: [(BlockRun, Int)] = []
@@ -174,7 +176,7 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
             if !stage.isEmpty {
                 for release in transaction.released { stage.release(release.run, by: operation) }
             }
-            return isFirst
+            return wakesTimer
         }
     }
 
@@ -202,9 +204,10 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
 
     private func writeHome(upTo operation: UInt64, cut: UInt64) throws(FSError) {
         try homeLock.withLock { () throws(FSError) in
-            let (blocks, durable) = lock.withLock {
+            let (unsorted, durable) = lock.withLock {
                 (stage.toWrite(upTo: operation, cut: cut), durableOperation)
             }
+            let blocks = unsorted.sorted { $0.block < $1.block }
             var index = 0
             while index < blocks.count {
                 var end = index + 1
@@ -248,6 +251,7 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
             } else if !isSealed {
                 start = lastFlush
             } else {
+                timerIsIdle = true
                 return nil
             }
             let due = start + Self.flushAfterMilliseconds * 1_000_000
@@ -321,7 +325,9 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
                 moveTail()
             }
         }
-        let takesData = reason == .synchronize && stagedBytes <= Self.inlineLimit
+        let takesData =
+            reason == .synchronize && stagedBytes <= Self.inlineLimit
+            && end - from <= 4 * UInt64(Self.inlineLimit)
         if !takesData { try writeHome(upTo: operation, cut: 0) }
         let needsFlush = lock.withLock {
             defer { hasHomeWrites = false }
@@ -345,6 +351,7 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
             }
             isSealed = false
             lastFlush = monotonicNanoseconds()
+            if live.isEmpty { ringTail = ringHead }
             setDurable(operation, offset: end, pendingSince: began)
         }
         return true

@@ -1,0 +1,123 @@
+/// copy_file_range(2): shares whole blocks, copies the rest.
+extension FileSystem {
+    /// Copies bytes between files of this volume; returns how many, fewer at the end of the source.
+    /// Each piece (some dozens of extents, or 1 MiB that is really copied) is an operation of its
+    /// own.
+    public func copyRange(
+        from source: InodeNumber, at sourceOffset: UInt64, to target: InodeNumber,
+        at targetOffset: UInt64, count: UInt64, dropPrivileges: Bool = false
+    ) throws(FSError) -> UInt64 {
+        for inode in [source, target] {
+            let record = try record(of: inode)
+            guard !record.isDirectory else { throw .isDirectory }
+            guard record.kind == .regular else { throw .invalidArgument }
+        }
+        let size = try record(of: source).size
+        let count = min(count, size - min(sourceOffset, size))
+        guard targetOffset <= DiskFormat.maximumFileSize,
+            count <= DiskFormat.maximumFileSize - targetOffset
+        else { throw .fileTooLarge }
+        if source == target {
+            let distance =
+                max(sourceOffset, targetOffset) - min(sourceOffset, targetOffset)
+            guard count == 0 || distance >= count else { throw .invalidArgument }
+        }
+        var done: UInt64 = 0
+        while done < count {
+            let from = sourceOffset + done
+            let to = targetOffset + done
+            var got: UInt64 = 0
+            if from & 4095 == to & 4095 {
+                // Up to the next block by copying, then by sharing.
+                if from & 4095 == 0 {
+                    got = try sharePiece(
+                        source, from, target, to, count - done, dropPrivileges: dropPrivileges)
+                } else {
+                    got = try copyPiece(
+                        source, from, target, to, min(count - done, 4096 - from & 4095),
+                        dropPrivileges: dropPrivileges)
+                    if got == 0 { break }
+                }
+            }
+            if got == 0 {
+                got = try copyPiece(
+                    source, from, target, to, min(count - done, 1 << 20),
+                    dropPrivileges: dropPrivileges)
+            }
+            guard got > 0 else { break }
+            done += got
+        }
+        return done
+    }
+
+    private func copyPiece(
+        _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber, _ to: UInt64,
+        _ count: UInt64, dropPrivileges: Bool
+    ) throws(FSError) -> UInt64 {
+        let buffer = ByteBuffer(count: Int(count))
+        let got = try read(source, at: from, into: buffer.bytes)
+        guard got > 0 else { return 0 }
+        _ = try write(target, at: to, buffer.view.slice(0, got), dropPrivileges: dropPrivileges)
+        return UInt64(got)
+    }
+
+    /// Lets the target refer to the source's blocks, from a block boundary on; returns how many
+    /// bytes it covered, 0 if nothing here can be shared. The source's last block is shared whole
+    /// when it becomes the target's last: behind both ends there are zeros.
+    private func sharePiece(
+        _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber, _ to: UInt64,
+        _ count: UInt64, dropPrivileges: Bool
+    ) throws(FSError) -> UInt64 {
+        try change(source, target) { (transaction) throws(FSError) in
+            let sourceRecord = try self.record(of: source)
+            var record = try self.record(of: target)
+            try requireWritable(record, from: to)
+            let count = min(count, sourceRecord.size - min(from, sourceRecord.size))
+            guard sourceRecord.content == .extents, count > 0 else { return 0 }
+            if record.content == .inline, record.size > 0 {
+                // Moving out changes the map; sharing does so in the next transaction.
+                try moveOut(target, &record, transaction)
+                transaction.put(target, record)
+                return 0
+            }
+            var blocks = count >> 12
+            let isTail = from + count == sourceRecord.size && to + count >= record.size
+            if isTail, count & 4095 != 0 { blocks += 1 }
+            guard blocks > 0 else { return 0 }
+
+            let limit = Self.reclaimBatch
+            let first = from >> 12
+            let place = to >> 12
+            let shared = try fileMap.extents(source, first..<first + blocks, limit: limit)
+            if shared.count == limit { blocks = min(blocks, shared[limit - 1].end - first) }
+            let replaced = try fileMap.extents(target, place..<place + blocks, limit: limit)
+            if replaced.count == limit { blocks = min(blocks, replaced[limit - 1].end - place) }
+
+            var fresh: [FileMap.Extent] = []
+            for extent in shared where extent.record.kind == .data {
+                let start = max(extent.block, first)
+                let end = min(extent.end, first + blocks)
+                guard start < end else { continue }
+                var part = extent.record.part(
+                    UInt32(start - extent.block), UInt32(end - start))
+                part.birth = volume.birthEpoch
+                for index in 0..<part.replicas.count {
+                    transaction.reference(BlockRun(part.replicas[index], end - start))
+                }
+                fresh.append(FileMap.Extent(block: start - first + place, record: part))
+            }
+            try fileMap.replace(
+                target, place..<place + blocks, replaced, with: fresh, &record, transaction)
+            record.content = .extents
+            let covered = min(blocks << 12, count)
+            record.size = max(record.size, to + covered)
+            if dropPrivileges {
+                record.dropPrivileges()
+                try dropCapability(of: target, record, transaction)
+            }
+            record.noteModified(.now())
+            transaction.put(target, record)
+            return covered
+        }
+    }
+}
