@@ -16,7 +16,7 @@ struct JournalReader {
         damaged: (UInt64, FSError) -> Void = { _, _ in }
     ) -> [JournalRecord] {
         var found: [JournalRecord] = []
-        var window = JournalRingWindow(ring)
+        var window = JournalRingWindow(scanning: ring)
         var sums: [UInt64: any NameHash] = [:]
         var block: UInt64 = 0
         while block < ring.blockCount {
