@@ -178,21 +178,42 @@ final class CrashEnumeration {
         for (number, entry) in overlay.blocks { device.put(entry.block, at: number) }
     }
 
-    /// A second crash at any moment of the recovery from the first: nothing more may be lost.
+    /// A second crash, at any moment of the recovery from the first or of the use after it: nothing
+    /// more may be lost, and what was synchronized in between is there.
     private func secondCrash(_ overlay: Overlay, _ tree: StableHash) throws -> String? {
         device.revert()
         put(overlay)
         device.startRecording()
         let volume = try Volume.open(device, modules: .standard, options: options)
+        let probe = CrashProbe(number: tally.secondCrashes, name: "between two crashes")
+        let inode = try probe.write(volume)
+        let durable = device.eventCount
+        volume.fileSystem.release(inode, count: 1)
         if random.chance(1, in: 3) { try volume.close() }
         let events = device.stopRecording()
         let moment = random.integer(in: 0...events.count)
-        let barrier =
-            events[..<moment].lastIndex { if case .flush = $0 { true } else { false } } ?? 0
         device.revert()
         put(overlay)
+        putRemains(of: events[..<moment])
+        tally.secondCrashes += 1
+        let trial = CrashTrial(device: device, options: options, number: tally.secondCrashes)
+        let result = try trial.run(
+            { view, _ in
+                var view = view
+                if let problem = probe.take(from: &view, isDurable: moment >= durable) {
+                    return problem
+                }
+                return view.treeHash == tree ? nil : "another tree than after the first crash"
+            }, reopens: false)
+        guard case .failure(let problem) = result else { return nil }
+        return "then a crash after \(moment) of \(events.count) events: \(problem)"
+    }
+
+    /// What a crash right after `events` may leave of them.
+    private func putRemains(of events: ArraySlice<SimulatedBlockDevice.Event>) {
+        let barrier = events.lastIndex { if case .flush = $0 { true } else { false } } ?? 0
         let density = random.pick([0, 1, 8, 15, 16])
-        for (index, event) in events[..<moment].enumerated() {
+        for (index, event) in events.enumerated() {
             guard case .write(let write) = event, index < barrier || random.chance(density, in: 16)
             else { continue }
             let isTorn = index >= barrier && random.chance(1, in: 6)
@@ -202,70 +223,6 @@ final class CrashEnumeration {
                 : write.blocks.enumerated().map { (write.firstBlock + UInt64($0), $1) }
             for (number, block) in blocks { device.put(block, at: number) }
         }
-        tally.secondCrashes += 1
-        let trial = CrashTrial(device: device, options: options, number: tally.secondCrashes)
-        let result = try trial.run(
-            { view, hash in
-                if hash == tree { return nil }
-                return "another tree than after the first crash"
-            }, reopens: false)
-        guard case .failure(let problem) = result else { return nil }
-        return "then a crash after \(moment) of \(events.count) events of recovery: \(problem)"
-    }
-}
-
-/// One crash state on a device: opened, compared, used, closed, checked.
-struct CrashTrial {
-    struct Problem: Error, CustomStringConvertible { var description: String }
-
-    let device: OverlayBlockDevice
-    let options: OpenOptions
-    /// What the volume is used for differs from number to number.
-    let number: Int
-
-    /// The hash of the tree that was found. `judge` says what is wrong with that.
-    func run(
-        _ judge: (TreeView, StableHash) -> String?, reopens: Bool
-    ) throws -> Result<StableHash, Problem> {
-        let volume = try Volume.open(device, modules: .standard, options: options)
-        let view = try volume.fileSystem.treeView()
-        let hash = view.treeHash
-        if let problem = judge(view, hash) { return .failure(Problem(description: problem)) }
-        if let problem = try use(volume) { return .failure(Problem(description: problem)) }
-        try volume.close()
-        if let problem = try checkerProblem(device) {
-            return .failure(Problem(description: problem))
-        }
-        guard reopens else { return .success(hash) }
-        let again = try Volume.open(device, modules: .standard, options: options)
-        defer { try? again.close() }
-        guard try again.fileSystem.treeView().treeHash == hash else {
-            return .failure(Problem(description: "another tree after it was used and closed"))
-        }
-        return .success(hash)
-    }
-
-    /// A file made, written, read and removed; what was there before is not touched.
-    private func use(_ volume: Volume) throws -> String? {
-        let files = volume.fileSystem
-        let name = Array("used after the crash".utf8)
-        let payload = Payload(
-            .random, seed: UInt64(number), count: [300, 6000, 40_000][number % 3])
-        let inode = try name.withView {
-            try files.create(
-                $0, in: .root, NewInode(mode: FileKind.regular.modeBits | 0o600)
-            ).inode
-        }
-        defer { files.release(inode, count: 1) }
-        let bytes = payload.bytes
-        _ = try bytes.withView { try files.write(inode, at: 0, $0) }
-        if number % 2 == 0 { try volume.synchronize() }
-        let buffer = ByteBuffer(count: bytes.count)
-        guard try files.read(inode, at: 0, into: buffer.bytes) == bytes.count,
-            buffer.view.toArray() == bytes
-        else { return "what was written after the recovery reads differently" }
-        try name.withView { try files.unlink($0, in: .root) }
-        return nil
     }
 }
 
