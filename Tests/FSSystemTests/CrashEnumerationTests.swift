@@ -23,6 +23,8 @@ internal import Testing
         case large
         /// So many records that the ring wraps and is retired.
         case wrap
+        /// A tree of two levels: many nodes in flight.
+        case manyNodes
         /// Every synchronisation is a checkpoint.
         case noJournal
     }
@@ -58,6 +60,11 @@ internal import Testing
             plan.tornVersions = 1
             plan.randomSubsets = 8
             #expect(run.journal.bytesWritten > 2 * run.journal.ringBytes)
+        case .manyNodes:
+            run.profile.population = 400
+            run.profile.largestWrite = 2500
+            try run.record(operations: 700, synchronizeEvery: 140, closes: true)
+            plan.tornVersions = 1
         case .noJournal:
             // There is nothing that a timer could write back.
             run.synchronizations = [.checkpoint, .synchronize]

@@ -2,7 +2,7 @@
 /// all crash states of each.
 ///
 /// `AEGISFS_TEST_WORKLOADS` sets how many sequences of two operations are tried, which are all if it
-/// is large enough, and a tenth as many of three; `AEGISFS_TEST_SEED` where the sample begins.
+/// is large enough, and a twentieth as many of other kinds; `AEGISFS_TEST_SEED` where the sample begins.
 internal import FSCore
 internal import FSModules
 internal import FSTestSupport
@@ -75,6 +75,25 @@ internal import Testing
         campaign.finish("three operations, journal \(journalBytes)")
     }
 
+    /// The second operation in the middle of a checkpoint that begins after the first.
+    @Test(arguments: [0, 2 << 20] as [UInt64]) func insideACheckpoint(
+        journalBytes: UInt64
+    ) throws {
+        var campaign = Campaign(
+            rig: try WorkloadRig(journalBytes: journalBytes), seed: Self.firstSeed)
+        campaign.rig.plan = Self.plan
+        var random = SeededRandom(seed: Self.firstSeed &+ journalBytes)
+        for _ in 0..<Self.workloads / 20 {
+            var model = WorkloadAlphabet.model
+            let first = random.pick(WorkloadAlphabet.possible(model))
+            _ = model.perform(first)
+            try campaign.run(
+                [WorkloadStep(first, .checkpoint)],
+                inside: random.pick(WorkloadAlphabet.possible(model)))
+        }
+        campaign.finish("inside a checkpoint, journal \(journalBytes)")
+    }
+
     /// The ways to synchronize that do something.
     private static func durable(_ journalBytes: UInt64) -> [WorkloadSync] {
         journalBytes == 0 ? [.checkpoint] : [.synchronize, .writeBack, .checkpoint]
@@ -108,10 +127,10 @@ internal import Testing
             self.seed = seed
         }
 
-        mutating func run(_ steps: [WorkloadStep]) throws {
+        mutating func run(_ steps: [WorkloadStep], inside: FileOperation? = nil) throws {
             guard tally.problem == nil else { return }
             count += 1
-            tally.add(try rig.run(steps, seed: seed &* 1_000_003 &+ count))
+            tally.add(try rig.run(steps, inside: inside, seed: seed &* 1_000_003 &+ count))
         }
 
         func finish(_ what: String) {

@@ -134,37 +134,92 @@ public final class WorkloadRig {
 
     /// Runs the steps and tries every crash from the beginning of the last one on. What a crash
     /// before that leaves belongs to the shorter workload.
-    public func run(_ steps: [WorkloadStep], seed: UInt64) throws -> CrashTally {
+    ///
+    /// - Parameter inside: an operation in the middle of the checkpoint that ends the last step; it
+    ///   is synchronized after that.
+    public func run(
+        _ steps: [WorkloadStep], inside: FileOperation? = nil, seed: UInt64
+    ) throws -> CrashTally {
         recorder.revert()
         recorder.startRecording()
+        let middle = Middle()
+        var options = options
+        if inside != nil { options.duringCheckpoint = { middle.body?() } }
         let volume = try Volume.open(recorder, modules: .standard, options: options)
-        let executor = FileSystemExecutor(volume.fileSystem)
-        var model = WorkloadAlphabet.model
-        var history = CrashHistory(begins: model, atEvent: recorder.eventCount)
+        let session = Session(volume, recorder)
         var fresh = 0
-        for step in steps {
-            fresh = recorder.eventCount
-            let expectation = model.perform(step.operation)
-            let outcome = try executor.perform(step.operation)
+        do {
+            for (index, step) in steps.enumerated() {
+                fresh = recorder.eventCount
+                try session.perform(step.operation)
+                if let inside, index == steps.count - 1 {
+                    middle.body = { middle.result = Result { try session.perform(inside) } }
+                }
+                try session.synchronize(step.sync)
+            }
+            if inside != nil {
+                middle.body = nil
+                try middle.result?.get()
+                try session.synchronize(.synchronize)
+            }
+        } catch let wrong as WrongAnswer {
+            _ = recorder.stopRecording()
+            var tally = CrashTally()
+            tally.problem = "\(steps): \(wrong.description)"
+            return tally
+        }
+        let events = recorder.stopRecording()
+        let enumeration = CrashEnumeration(
+            trials, session.history, plan, options: self.options, seed: seed)
+        var tally = enumeration.run(events, fresh: fresh)
+        tally.problem = tally.problem.map {
+            "\(steps)\(inside.map { ", inside: \($0)" } ?? ""): \($0)"
+        }
+        return tally
+    }
+
+    /// What runs between the freeze of a checkpoint and its writes.
+    private final class Middle: @unchecked Sendable {
+        var body: (() -> Void)?
+        var result: Result<Void, any Error>?
+    }
+
+    private struct WrongAnswer: Error { var description: String }
+
+    /// A volume and the model beside it.
+    private final class Session {
+        private let volume: Volume
+        private let recorder: OverlayBlockDevice
+        private let executor: FileSystemExecutor
+        private var model = WorkloadAlphabet.model
+        private(set) var history: CrashHistory
+
+        init(_ volume: Volume, _ recorder: OverlayBlockDevice) {
+            self.volume = volume
+            self.recorder = recorder
+            executor = FileSystemExecutor(volume.fileSystem)
+            history = CrashHistory(begins: model, atEvent: recorder.eventCount)
+        }
+
+        func perform(_ operation: FileOperation) throws {
+            let expectation = model.perform(operation)
+            let outcome = try executor.perform(operation)
             if let problem = expectation.mismatch(with: outcome) {
-                var tally = CrashTally()
-                tally.problem = "\(steps): \(step.operation): \(problem)"
-                _ = recorder.stopRecording()
-                return tally
+                throw WrongAnswer(description: "\(operation): \(problem)")
             }
             history.add(model, atEvent: recorder.eventCount)
-            switch step.sync {
-            case .none: continue
+        }
+
+        func synchronize(_ how: WorkloadSync) throws {
+            // What happens in the middle of a checkpoint is not promised by it.
+            let promised = history.lastOperation
+            switch how {
+            case .none: return
             case .synchronize: try volume.synchronize()
             case .writeBack: try volume.writeBack()
             case .checkpoint: try volume.checkpoint()
             }
-            history.synchronized(history.lastOperation, atEvent: recorder.eventCount)
+            history.synchronized(promised, atEvent: recorder.eventCount)
         }
-        let events = recorder.stopRecording()
-        let enumeration = CrashEnumeration(trials, history, plan, options: options, seed: seed)
-        var tally = enumeration.run(events, fresh: fresh)
-        tally.problem = tally.problem.map { "\(steps): \($0)" }
-        return tally
     }
 }
