@@ -23,6 +23,8 @@ internal import Testing
         case large
         /// So many records that the ring wraps and is retired.
         case wrap
+        /// The third life of a volume whose first two ended in crashes.
+        case generations
         /// A tree of two levels: many nodes in flight.
         case manyNodes
         /// Every synchronisation is a checkpoint.
@@ -31,7 +33,7 @@ internal import Testing
 
     @Test(arguments: Kind.allCases.flatMap { kind in (0..<seeds).map { (kind, firstSeed + $0) } })
     func keepsItsPromise(kind: Kind, seed: UInt64) throws {
-        let run = try CrashRun(
+        var run = try CrashRun(
             seed: seed, byteCount: 16 << 20,
             journalBytes: kind == .noJournal ? 0 : 2 << 20)
         run.profile.population = 14
@@ -60,6 +62,12 @@ internal import Testing
             plan.tornVersions = 1
             plan.randomSubsets = 8
             #expect(run.journal.bytesWritten > 2 * run.journal.ringBytes)
+        case .generations:
+            for life in 1...2 as ClosedRange<UInt64> {
+                try run.record(operations: 45, synchronizeEvery: 7, closes: false)
+                run = try CrashRun(continuing: run, seed: seed &* 31 &+ life)
+            }
+            try run.record(operations: 40, synchronizeEvery: 5, closes: false)
         case .manyNodes:
             run.profile.population = 400
             run.profile.largestWrite = 2500

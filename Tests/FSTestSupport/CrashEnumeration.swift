@@ -23,6 +23,8 @@ final class CrashEnumeration {
     /// The durable contents as one number: the hashes of its blocks, each over its place too, XORed.
     private var contents: UInt64 = 0
     private var blockHashes: [UInt64: UInt64] = [:]
+    /// Up to here the durable contents alone are somebody else's state.
+    private var durableEvent = 0
     /// By hash of the contents: the tree that was found in it.
     private var found: [UInt64: StableHash] = [:]
     /// Blocks that the run has changed, as they were before it.
@@ -50,9 +52,10 @@ final class CrashEnumeration {
         random = SeededRandom(seed: seed)
     }
 
-    /// Tries the states of `events`, the first of which has the number `first`: all that have
-    /// something of the events from `fresh` on. The device is then as it was.
+    /// Tries the states of `events`, the first of which has the number `first`: all, or those that
+    /// have something of the events from `fresh` on. The device is then as it was.
     func run(_ events: [SimulatedBlockDevice.Event], first: Int = 0, fresh: Int = 0) -> CrashTally {
+        durableEvent = fresh
         var begin = 0
         while true {
             var end = begin
@@ -84,7 +87,7 @@ final class CrashEnumeration {
             guard tally.problem == nil, tally.distinctStates < plan.maximumStates else { return }
             let last = selection.writes.map { writes[$0].event + 1 }.max() ?? begin
             let range = history.allowed(from: last, to: end)
-            if let problem = problem(overlay(selection, writes), range) {
+            if let problem = problem(overlay(selection, writes), range, begin: begin) {
                 let torn = selection.torn.map { ", write \($0.write) torn: \($0.how)" } ?? ""
                 tally.problem =
                     "events \(begin) to \(end), of \(writes.count) writes \(selection.writes)"
@@ -146,9 +149,12 @@ final class CrashEnumeration {
 
     // MARK: One state
 
-    private func problem(_ overlay: Overlay, _ range: ClosedRange<Int>) -> String? {
+    private func problem(
+        _ overlay: Overlay, _ range: ClosedRange<Int>, begin: Int
+    ) -> String? {
         var state = contents
         for (number, entry) in overlay.blocks { state ^= durableHash(number) ^ entry.hash }
+        if state == contents, durableEvent > 0, begin <= durableEvent { return nil }
         if let tree = found[state] {
             return history.isAllowed(tree, range)
                 ? nil : "the tree is none of those after operations \(range), but an earlier one"
@@ -233,6 +239,6 @@ extension CrashRun {
         let overlay = OverlayBlockDevice(durable, byteCount: device.byteCount)
         let enumeration = CrashEnumeration(
             overlay, history, plan, options: options, seed: seed ^ 0x5EED)
-        return enumeration.run(events, first: barrier, fresh: firstEvent)
+        return enumeration.run(events, first: barrier)
     }
 }

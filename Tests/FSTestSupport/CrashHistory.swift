@@ -55,7 +55,13 @@ struct CrashHistory {
             + "\(range.upperBound): \(difference ?? "a time differs")"
     }
 
-    /// The same for a tree of which only the hash is known.
+    /// The model of one of the allowed trees.
+    func model(of view: TreeView, _ range: ClosedRange<Int>) -> ReferenceFileSystem? {
+        let hash = view.treeHash
+        return moments[range].first { $0.tree.equals(view, hash) }?.tree.model
+    }
+
+    /// Whether a tree of which only the hash is known is allowed.
     func isAllowed(_ hash: StableHash, _ range: ClosedRange<Int>) -> Bool {
         moments[range].contains { $0.tree.hash == hash }
     }
@@ -63,7 +69,7 @@ struct CrashHistory {
 
 /// A tree that may be found after a crash. What it is compared by is made once, and only if needed.
 final class ExpectedTree {
-    private let model: ReferenceFileSystem
+    let model: ReferenceFileSystem
     private lazy var summary: (hash: StableHash, times: [(path: Path, time: Timestamp)]) = {
         let view = model.view
         let times = view.entries.compactMap { path, entry in

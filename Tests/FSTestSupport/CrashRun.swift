@@ -13,6 +13,8 @@ public final class CrashRun {
     public var profile: OperationProfile
     public var options = CrashRun.openOptions
     private(set) var history = CrashHistory()
+    /// Of the tree that a run begins with.
+    private var model = ReferenceFileSystem()
     /// How the run synchronizes, in turn.
     public enum Synchronization: Sendable { case checkpoint, synchronize, writeBack }
     public var synchronizations: [Synchronization] = [
@@ -39,6 +41,25 @@ public final class CrashRun {
         _ = try VolumeFormatter.format(device, modules: .standard, options: format)
     }
 
+    /// A run that goes on with what a crash, at any moment, has left of another.
+    public init(continuing run: CrashRun, seed: UInt64) throws {
+        self.seed = seed
+        profile = run.profile
+        options = run.options
+        var random = SeededRandom(seed: seed)
+        let event = random.integer(in: run.firstEvent...run.device.eventCount)
+        device = run.device.crashed(after: event, .anySubset, random: &random)
+        let volume = try Volume.open(device.copy(), modules: .standard, options: options)
+        let view = try volume.fileSystem.treeView()
+        try volume.close()
+        let range = run.history.allowed(from: event + 1, to: event)
+        guard var model = run.history.model(of: view, range) else {
+            throw InconsistentTree(path: .root, problem: "not allowed after event \(event)")
+        }
+        model.dropHandles()
+        self.model = model
+    }
+
     public static var openOptions: OpenOptions {
         var options = OpenOptions()
         options.checkpointIntervalMilliseconds = 0
@@ -54,7 +75,8 @@ public final class CrashRun {
         let volume = try Volume.open(device, modules: .standard, options: options)
         firstEvent = device.eventCount
         let executor = FileSystemExecutor(volume.fileSystem)
-        let session = RandomSession(seed: seed, profile: profile, executor: executor)
+        let session = RandomSession(
+            seed: seed, profile: profile, model: model, executor: executor)
         session.compareEvery = operations
         history = CrashHistory(begins: session.model, atEvent: firstEvent)
         func synchronized(_ operation: Int) {
