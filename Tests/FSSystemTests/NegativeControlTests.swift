@@ -43,6 +43,72 @@ internal import Testing
         Issue.record("'\(name)' was not caught")
     }
 
+    /// The same rules, by the enumeration of all crash states of short runs.
+    @Test(arguments: [
+        ("superblock before the tree", BrokenRules.superblockBeforeTree),
+        ("bit set at allocation", .bitAtAllocation),
+        ("free in the frozen bitmap", .freeInFrozenBitmap),
+        ("re-use before the checkpoint", .reuseBeforeCheckpoint),
+        ("sequence re-used after recovery", .sequenceReusedAfterRecovery),
+        ("record block rewritten", .recordBlockRewritten),
+    ])
+    func isCaughtByEnumeration(name: String, rule: BrokenRules) throws {
+        var plan = CrashPlan()
+        plan.exhaustiveWrites = 6
+        plan.tornVersions = 2
+        plan.secondCrashEvery = 2
+        for seed in 0..<12 as Range<UInt64> {
+            let run = try CrashRun(seed: 900 + seed, byteCount: 24 << 20)
+            run.options.brokenRules = rule
+            run.operationsDuringCheckpoint = 4
+            do {
+                try run.record(operations: 160, synchronizeEvery: 9, closes: false)
+            } catch {
+                // The breach may already show while nothing has crashed.
+                return
+            }
+            if run.enumerate(plan).problem != nil { return }
+        }
+        Issue.record("'\(name)' was not caught")
+    }
+
+    /// And by workloads of two operations, those that two operations can show.
+    @Test(arguments: [
+        ("superblock before the tree", BrokenRules.superblockBeforeTree),
+        ("bit set at allocation", .bitAtAllocation),
+        ("re-use before the checkpoint", .reuseBeforeCheckpoint),
+        ("record block rewritten", .recordBlockRewritten),
+    ])
+    func isCaughtByWorkloads(name: String, rule: BrokenRules) throws {
+        let rig = try WorkloadRig()
+        rig.options.brokenRules = rule
+        let operations = WorkloadAlphabet.possible(WorkloadAlphabet.model)
+        var random = SeededRandom(seed: 1)
+        for number in 0..<400 as Range<UInt64> {
+            let steps = [
+                WorkloadStep(random.pick(operations), random.pick([.none, .synchronize])),
+                WorkloadStep(random.pick(operations), random.pick([.synchronize, .checkpoint])),
+            ]
+            var model = WorkloadAlphabet.model
+            _ = model.perform(steps[0].operation)
+            guard case .success = model.perform(steps[1].operation) else { continue }
+            do {
+                if try rig.run(steps, seed: number).problem != nil { return }
+            } catch { return }
+        }
+        Issue.record("'\(name)' was not caught")
+    }
+
+    /// Flushes that do nothing, all of them or every other one.
+    @Test(arguments: [1, 2, 3] as [UInt64]) func enumerationNoticesDroppedFlushes(
+        which: UInt64
+    ) throws {
+        let run = try CrashRun(seed: 11, byteCount: 24 << 20)
+        run.device.dropFlushes { number in which == 3 || number % 2 == which % 2 }
+        try run.record(operations: 60, synchronizeEvery: 6, closes: false)
+        #expect(run.enumerate(CrashPlan()).problem != nil)
+    }
+
     /// The control of the controls: with all rules on, the same search finds nothing.
     @Test func nothingIsCaughtOtherwise() throws {
         for seed in 0..<4 as Range<UInt64> {

@@ -8,37 +8,56 @@ public import FSCore
 internal import FSModules
 
 public final class CrashRun {
-    /// The state after an operation.
-    struct Moment {
-        /// Events of the device when the operation was over.
-        var event: Int
-        var model: ReferenceFileSystem
-    }
-    /// Operations up to `operation` are durable from `event` on.
-    struct Floor {
-        var event: Int
-        var operation: Int
-    }
-
     public let device: SimulatedBlockDevice
     public let seed: UInt64
     public var profile: OperationProfile
     public var options = CrashRun.openOptions
-    /// By number of operation; 0 is the volume as it was first opened.
-    var moments: [Moment] = []
-    var floors: [Floor] = []
+    private(set) var history = CrashHistory()
+    /// Of the tree that a run begins with.
+    private var model = ReferenceFileSystem()
+    /// How the run synchronizes, in turn.
+    public enum Synchronization: Sendable { case checkpoint, synchronize, writeBack }
+    public var synchronizations: [Synchronization] = [
+        .checkpoint, .synchronize, .writeBack, .synchronize,
+    ]
     /// Operations that run in the middle of each checkpoint, between its freeze and its writes.
     public var operationsDuringCheckpoint = 0
     /// Where the recording begins: the volume as it was first opened.
     public private(set) var firstEvent = 0
+    /// What the run has written to the journal.
+    public private(set) var journal = JournalStatus()
 
-    public init(seed: UInt64, byteCount: UInt64 = 64 << 20) throws {
+    /// - Parameter journalBytes: nil = by the volume's size, 0 = no journal.
+    public init(
+        seed: UInt64, byteCount: UInt64 = 64 << 20, journalBytes: UInt64? = nil
+    ) throws {
         self.seed = seed
         profile = OperationProfile()
         profile.largestWrite = 64 << 10
         profile.largestOffset = 1 << 20
         device = SimulatedBlockDevice(byteCount: byteCount)
-        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        var format = FormatOptions()
+        format.journalByteCount = journalBytes
+        _ = try VolumeFormatter.format(device, modules: .standard, options: format)
+    }
+
+    /// A run that goes on with what a crash, at any moment, has left of another.
+    public init(continuing run: CrashRun, seed: UInt64) throws {
+        self.seed = seed
+        profile = run.profile
+        options = run.options
+        var random = SeededRandom(seed: seed)
+        let event = random.integer(in: run.firstEvent...run.device.eventCount)
+        device = run.device.crashed(after: event, .anySubset, random: &random)
+        let volume = try Volume.open(device.copy(), modules: .standard, options: options)
+        let view = try volume.fileSystem.treeView()
+        try volume.close()
+        let range = run.history.allowed(from: event + 1, to: event)
+        guard var model = run.history.model(of: view, range) else {
+            throw InconsistentTree(path: .root, problem: "not allowed after event \(event)")
+        }
+        model.dropHandles()
+        self.model = model
     }
 
     public static var openOptions: OpenOptions {
@@ -56,31 +75,33 @@ public final class CrashRun {
         let volume = try Volume.open(device, modules: .standard, options: options)
         firstEvent = device.eventCount
         let executor = FileSystemExecutor(volume.fileSystem)
-        let session = RandomSession(seed: seed, profile: profile, executor: executor)
+        let session = RandomSession(
+            seed: seed, profile: profile, model: model, executor: executor)
         session.compareEvery = operations
-        moments = [Moment(event: firstEvent, model: session.model)]
-        floors = [Floor(event: firstEvent, operation: 0)]
+        history = CrashHistory(begins: session.model, atEvent: firstEvent)
         func synchronized(_ operation: Int) {
-            floors.append(Floor(event: device.eventCount, operation: operation))
+            history.synchronized(operation, atEvent: device.eventCount)
         }
         inside.body = { [unowned self] in
-            inside.frozen = moments.count - 1
+            inside.frozen = history.lastOperation
             try session.run(operationsDuringCheckpoint)
         }
         session.betweenOperations = { [unowned self] number in
-            moments.append(Moment(event: device.eventCount, model: session.model))
-            let current = moments.count - 1
+            history.add(session.model, atEvent: device.eventCount)
+            let current = history.lastOperation
             if case .synchronize? = session.lastOperation { synchronized(current) }
             guard !inside.isRunning, number % interval == 0 else { return }
-            switch (number / interval) % 4 {
-            case 0:
+            inside.isExpected = true
+            defer { inside.isExpected = false }
+            switch synchronizations[number / interval % synchronizations.count] {
+            case .checkpoint:
                 inside.frozen = current
                 try volume.checkpoint()
                 synchronized(inside.frozen)
-            case 2:
+            case .writeBack:
                 try volume.writeBack()
                 synchronized(current)
-            default:
+            case .synchronize:
                 try volume.synchronize()
                 synchronized(current)
             }
@@ -88,23 +109,26 @@ public final class CrashRun {
         }
         try session.run(operations)
         session.betweenOperations = nil
+        journal = volume.status().journal ?? JournalStatus()
         executor.dropHandles()
         session.dropHandles()
         if closes {
             inside.body = nil
             try volume.close()
-            synchronized(moments.count - 1)
+            synchronized(history.lastOperation)
         }
     }
 
     /// What runs in the middle of a checkpoint.
     private final class CheckpointOperations: @unchecked Sendable {
         var body: (() throws -> Void)?
+        /// A checkpoint that an operation needs for itself holds locks that others would wait for.
+        var isExpected = false
         var isRunning = false
         var frozen = 0
         var failure: (any Error)?
         func run() {
-            guard let body, !isRunning else { return }
+            guard let body, isExpected, !isRunning else { return }
             isRunning = true
             defer { isRunning = false }
             do { try body() } catch { failure = error }
@@ -119,7 +143,7 @@ public final class CrashRun {
     ) -> String? {
         let crashed = device.crashed(
             after: event, inFlight, tornAt: random.pick([512, 4096]), random: &random)
-        return problem(with: crashed, allowed(atEvent: event))
+        return problem(with: crashed, afterEvent: event)
     }
 
     /// The same after a second crash, at any moment of the recovery from the first.
@@ -134,44 +158,23 @@ public final class CrashRun {
         let second = first.crashed(
             after: again, random.pick([.anySubset, .lastTorn, .allTorn]), tornAt: 512,
             random: &random)
-        return problem(with: second, allowed(atEvent: event)).map {
+        return problem(with: second, afterEvent: event).map {
             "event \(event), then \(again): \($0)"
         }
     }
 
-    private func problem(with crashed: SimulatedBlockDevice, _ candidates: [Moment]) -> String? {
+    private func problem(with crashed: SimulatedBlockDevice, afterEvent event: Int) -> String? {
         do {
             let volume = try Volume.open(crashed, modules: .standard, options: options)
             let view = try volume.fileSystem.treeView()
-            if let difference = difference(of: view, from: candidates) {
-                return "the tree is none of the \(candidates.count) allowed: \(difference)"
-            }
+            // The operation that was under way may have got through.
+            let range = history.allowed(from: event + 1, to: event)
+            if let problem = history.problem(view, view.treeHash, range) { return problem }
             try volume.close()
             return try checkerProblem(crashed)
         } catch {
             return "\(error)"
         }
-    }
-
-    /// Whether `view` is none of the candidates, and how it differs from the first of them.
-    private func difference(of view: TreeView, from candidates: [Moment]) -> String? {
-        var first: String?
-        for moment in candidates {
-            guard let difference = view.firstDifference(fromExpected: moment.model.view) else {
-                return nil
-            }
-            first = first ?? difference
-        }
-        return first ?? "no state is allowed"
-    }
-
-    /// The states that may be found, the likeliest first: what was durable, and what a
-    /// synchronisation that was under way makes durable; then everything between.
-    private func allowed(atEvent event: Int) -> [Moment] {
-        let floor = floors.filter { $0.event <= event }.map(\.operation).max()!
-        let ceiling = moments.firstIndex { $0.event > event } ?? moments.count - 1
-        let range = moments[floor...max(floor, ceiling)]
-        return [range.first!, range.last!] + range.dropFirst().dropLast()
     }
 }
 

@@ -26,7 +26,8 @@ extension FileSystem {
         of inode: InodeNumber, size: UInt64
     ) throws(FSError) -> ContentFingerprint {
         var result = ContentFingerprint(size: size)
-        let buffer = ByteBuffer(count: 256 << 10)
+        // Most files are small, and memory has its price when thousands of trees are read.
+        let buffer = ByteBuffer(count: Int(min(size, 256 << 10)))
         var offset: UInt64 = 0
         while offset < size {
             let count = try read(inode, at: offset, into: buffer.bytes)

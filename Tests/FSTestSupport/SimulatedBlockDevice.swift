@@ -269,6 +269,19 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
             name: "\(name), crashed after event \(event)")
     }
 
+    /// The durable contents after `event` events, and what happened behind that barrier.
+    func history(from event: Int) -> (durable: BlockImage, barrier: Int, events: [Event]) {
+        lock.withLock {
+            let barrier =
+                log[..<event].lastIndex { if case .flush = $0 { true } else { false } }
+                .map { $0 + 1 } ?? 0
+            let base = bases.last { $0.event <= barrier }!
+            var image = base.image
+            for case .write(let write) in log[base.event..<barrier] { image.apply(write) }
+            return (image, barrier, Array(log[barrier...]))
+        }
+    }
+
     /// A device with the same contents and a log of its own.
     public func copy() -> SimulatedBlockDevice {
         SimulatedBlockDevice(

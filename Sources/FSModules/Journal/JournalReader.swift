@@ -17,7 +17,7 @@ struct JournalReader {
         unreadable: (UInt64) -> Void = { _ in }
     ) -> [JournalRecord] {
         var found: [JournalRecord] = []
-        var window = JournalRingWindow(ring)
+        var window = JournalRingWindow(scanning: ring)
         var sums: [UInt64: any NameHash] = [:]
         var block: UInt64 = 0
         while block < ring.blockCount {

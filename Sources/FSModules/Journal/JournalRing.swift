@@ -47,38 +47,45 @@ struct JournalRing {
     }
 }
 
-/// Reads a ring front to back through a window, block by block where the device refuses more.
+/// Reads a ring through a window, block by block where the device refuses more.
 struct JournalRingWindow {
     private let ring: JournalRing
-    private let buffer: ByteBuffer
+    /// So many blocks are read at once, if nobody asks for more.
+    private let ahead: UInt64
+    private var buffer = ByteBuffer(count: 0)
     private var first: UInt64 = 0
     private var count: UInt64 = 0
-    private var unreadable: Set<UInt64> = []
+    /// Blocks that the device refused to read so far.
+    private(set) var unreadable: Set<UInt64> = []
 
-    private static let windowBlocks: UInt64 = 1024
-
+    /// For somebody who knows where the records are.
     init(_ ring: JournalRing) {
         self.ring = ring
-        buffer = ByteBuffer(count: Int(Self.windowBlocks) * DiskFormat.blockSize)
+        ahead = 1
+    }
+
+    /// For a reader of the whole ring, front to back. A small ring is read in small pieces: memory
+    /// that is used for the first time costs more than the calls.
+    init(scanning ring: JournalRing) {
+        self.ring = ring
+        ahead = min(max(ring.blockCount / 8, 64), 1024)
     }
 
     /// `blocks` blocks from ring block `block` on, which must lie in one extent; at most 1 MiB.
     /// What cannot be read is zeros.
     mutating func view(_ block: UInt64, _ blocks: UInt64) -> ByteView {
-        if block < first || block + blocks > first + count { load(block) }
+        if block < first || block + blocks > first + count { load(block, atLeast: blocks) }
         return buffer.view.slice(
             Int(block - first) * DiskFormat.blockSize, Int(blocks) * DiskFormat.blockSize)
     }
 
-    /// Whether a block in the window could not be read.
-    func isUnreadable(_ block: UInt64) -> Bool { unreadable.contains(block) }
-
-    private mutating func load(_ block: UInt64) {
+    private mutating func load(_ block: UInt64, atLeast blocks: UInt64) {
         let (offset, contiguous) = ring.locate(block)
         first = block
-        unreadable = []
-        count = min(contiguous, Self.windowBlocks)
-        let target = buffer.bytes.slice(0, Int(count) * DiskFormat.blockSize)
+        count = min(contiguous, max(blocks, ahead))
+        let size = Int(count) * DiskFormat.blockSize
+        if buffer.count < size { buffer = ByteBuffer(count: size) }
+        let target = buffer.bytes.slice(0, size)
         do throws(FSError) {
             try ring.device.read(into: target, at: offset)
         } catch {

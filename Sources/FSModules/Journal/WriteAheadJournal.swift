@@ -53,8 +53,8 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
     private var live: [(operation: UInt64, position: UInt64)] = []
     private var counters = JournalStatus()
 
-    /// Only the flushing thread touches it.
-    private let staging: ByteBuffer
+    /// Room for the largest record so far. Only the flushing thread touches it.
+    private var staging = ByteBuffer(count: DiskFormat.blockSize)
 
     /// In one fsync's record; more goes to its blocks, behind a flush of its own.
     private static let inlineLimit = 256 << 10
@@ -65,7 +65,6 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
         ring = JournalRing(setup.device, setup.extents)
         reader = JournalReader(ring: ring, setup: setup)
         buffer = try JournalBuffer()
-        staging = ByteBuffer(count: ring.recordLimit)
         counters.ringBytes = ring.blockCount << 12
     }
 
@@ -399,8 +398,17 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
         return parts
     }
 
+    /// Where a record is made.
+    private func room(_ blocks: UInt64) -> MutableByteView {
+        let size = Int(blocks) << 12
+        if staging.count < size {
+            staging = ByteBuffer(count: max(size, min(2 * staging.count, ring.recordLimit)))
+        }
+        return staging.bytes.slice(0, size)
+    }
+
     private func write(_ part: Part, durable: UInt64, takesData: Bool) throws(FSError) {
-        let record = staging.bytes.slice(0, Int(part.blocks) << 12)
+        let record = room(part.blocks)
         var place = JournalFormat.headerSize
         for offset in part.entries {
             let view = buffer.entry(at: offset).view
@@ -438,7 +446,7 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
         let place = ring.place(1, from: head)
         lock.withLock { isSealed = true }
         guard place + 1 - tail <= ring.blockCount else { return }
-        let record = staging.bytes.slice(0, DiskFormat.blockSize)
+        let record = room(1)
         record.zeroAll()
         try seal(
             record, .seal, at: place, first: durable + 1, last: durable, durable: durable,
