@@ -3,7 +3,8 @@
 /// Records say which operations were durable when they were written. After the last record that
 /// follows on from its forerunner nothing may be missing that any record calls durable: if it is,
 /// something that was acknowledged cannot be read, which is damage; if not, the power went before
-/// the rest was acknowledged.
+/// the rest was acknowledged. A crash tears records, but leaves no block that cannot be read: where
+/// the device refuses the place of the next record, that record may have been acknowledged.
 internal import FSCore
 
 struct JournalReader {
@@ -15,8 +16,14 @@ struct JournalReader {
     func allRecords(
         damaged: (UInt64, FSError) -> Void = { _, _ in }
     ) -> [JournalRecord] {
-        var found: [JournalRecord] = []
         var window = JournalRingWindow(ring)
+        return allRecords(&window, damaged: damaged)
+    }
+
+    private func allRecords(
+        _ window: inout JournalRingWindow, damaged: (UInt64, FSError) -> Void = { _, _ in }
+    ) -> [JournalRecord] {
+        var found: [JournalRecord] = []
         var sums: [UInt64: any NameHash] = [:]
         var block: UInt64 = 0
         while block < ring.blockCount {
@@ -59,16 +66,17 @@ struct JournalReader {
         bytes.bytes.store(UInt64(0), at: JournalFormat.sumOffset)
         guard hash.hash(bytes.view) == stored else { throw corrupt("checksum mismatch") }
         return JournalRecord(
-            kind: header.kind, incarnation: header.incarnation, ringBlock: block,
-            firstOperation: header.firstOperation, lastOperation: header.lastOperation,
-            durableOperation: header.durableOperation, durableSequence: header.durableSequence,
-            byteCount: header.byteCount)
+            kind: header.kind, incarnation: header.incarnation, position: header.position,
+            ringBlock: block, firstOperation: header.firstOperation,
+            lastOperation: header.lastOperation, durableOperation: header.durableOperation,
+            durableSequence: header.durableSequence, byteCount: header.byteCount)
     }
 
     /// What there is to replay behind `position`.
     func contents(_ position: JournalPosition) -> JournalContents {
         var contents = JournalContents(position: position)
-        let all = allRecords().filter { $0.incarnation >= position.incarnation }
+        var window = JournalRingWindow(ring)
+        let all = allRecords(&window).filter { $0.incarnation >= position.incarnation }
         contents.newestSequence = all.map(\.durableSequence).max() ?? SuperblockSequence(0)
         let ours = all.filter { $0.incarnation == position.incarnation }
         contents.durableOperation = ours.map(\.durableOperation).max() ?? 0
@@ -84,8 +92,43 @@ struct JournalReader {
                 .journal, at: next,
                 "operations \(next) to \(contents.durableOperation) were durable and cannot be read"
             )
+        } else if !window.unreadable.isEmpty {
+            let end = ours.filter { $0.lastOperation < next }
+                .map { $0.position + JournalFormat.blocks($0.byteCount) }.max()
+            if isNextUnreadable(end ?? 0, position.incarnation, &window) {
+                contents.damage = Corruption(
+                    .journal, at: next,
+                    "the device cannot read where operations from \(next) on may have been written"
+                )
+            }
         }
         return contents
+    }
+
+    /// Whether a record that follows on position `end` may be there without being readable.
+    private func isNextUnreadable(
+        _ end: UInt64, _ incarnation: UInt64, _ window: inout JournalRingWindow
+    ) -> Bool {
+        // A record too long for the rest of an extent begins in the next one.
+        let longest = JournalFormat.blocks(ring.recordLimit)
+        var start = end
+        while true {
+            let block = start % ring.blockCount
+            if window.unreadable.contains(block) { return true }
+            let contiguous = ring.locate(block).contiguous
+            let location = ring.locate(block).offset
+            if let header = try? RecordHeader(window.view(block, 1), at: location),
+                header.internalUUID == setup.internalUUID, header.incarnation == incarnation,
+                header.position == start
+            {
+                let blocks = JournalFormat.blocks(header.byteCount)
+                return (block..<block + min(blocks, contiguous)).contains {
+                    window.unreadable.contains($0)
+                }
+            }
+            if contiguous >= longest || start - end >= ring.blockCount { return false }
+            start += contiguous
+        }
     }
 
     /// Whether the ring's first block holds a record of a later incarnation.

@@ -53,6 +53,8 @@ struct JournalRingWindow {
     private let buffer: ByteBuffer
     private var first: UInt64 = 0
     private var count: UInt64 = 0
+    /// Blocks that the device has refused.
+    private(set) var unreadable: Set<UInt64> = []
 
     private static let windowBlocks: UInt64 = 1024
 
@@ -81,7 +83,10 @@ struct JournalRingWindow {
                 let part = target.slice(index * DiskFormat.blockSize, DiskFormat.blockSize)
                 do throws(FSError) {
                     try ring.device.read(into: part, at: offset + UInt64(index << 12))
-                } catch { part.zeroAll() }
+                } catch {
+                    part.zeroAll()
+                    unreadable.insert(block + UInt64(index))
+                }
             }
         }
     }
