@@ -19,7 +19,7 @@ public final class FaultRun {
 
     public let device: SimulatedBlockDevice
     /// The newest state that answers speak of, and before it all back to the acknowledged one.
-    private var states: [TreeView]
+    private var states: [ReferenceFileSystem]
     private var model: ReferenceFileSystem
     private var volume: Volume?
     /// What a step did that it must not.
@@ -34,7 +34,7 @@ public final class FaultRun {
         options.journalByteCount = journalByteCount
         _ = try VolumeFormatter.format(device, modules: .standard, options: options)
         model = ReferenceFileSystem()
-        states = [model.view]
+        states = [model]
         volume = try Self.open(device)
     }
 
@@ -101,13 +101,11 @@ public final class FaultRun {
             }
             failures.append(error)
             // Latched, the volume may hold it or not; else it holds nothing of it.
-            if isLatched { states.insert(model.view, at: states.count - 1) }
+            if isLatched { states.insert(model, at: states.count - 1) }
             model = before
             return
         }
-        if operation.changes {
-            states.append(model.view)
-        }
+        if operation.changes { states.append(model) }
         if case .synchronize = operation, case .success = expectation { acknowledge() }
     }
 
@@ -130,7 +128,9 @@ public final class FaultRun {
         }
         var first: String?
         for state in states.reversed() {
-            guard let difference = view.firstDifference(fromExpected: state) else { return nil }
+            guard let difference = view.firstDifference(fromExpected: state.view) else {
+                return nil
+            }
             first = first ?? difference
         }
         return "the tree is none of the \(states.count) allowed: \(first ?? "")"
