@@ -54,6 +54,8 @@ let package = Package(
         .target(
             name: "FSTestSupport", dependencies: ["FSCore", "FSModules", "CTestLinux"],
             path: "Tests/FSTestSupport", exclude: ["CTestLinux"], swiftSettings: common),
+        .executableTarget(
+            name: "aegisfs-writers", path: "Tests/CrashWriters", swiftSettings: common),
         .testTarget(
             name: "FSCoreTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
             exclude: ["GoldenImages"],
