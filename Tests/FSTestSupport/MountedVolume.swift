@@ -54,6 +54,8 @@ public enum BuiltProgram {
 
     /// Writes by several ways, and examines what is there.
     public static func writers() throws -> String { try require("aegisfs-writers") }
+    /// Mounts a volume on a simulated device.
+    static func recorder() throws -> String { try require("aegisfs-recorder") }
 
     private static func require(_ name: String) throws -> String {
         guard let path = find(name) else { throw ProcessFailure("there is no \(name)") }

@@ -282,6 +282,21 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
             name: "\(name), crashed after event \(event)")
     }
 
+    /// The moments right after each flush.
+    public var flushEvents: [Int] {
+        lock.withLock {
+            log.indices.compactMap { if case .flush = log[$0] { $0 + 1 } else { nil } }
+        }
+    }
+
+    /// Hands out every block that is not zero, by its offset.
+    public func forEachBlock(_ body: (UInt64, [UInt8]) throws -> Void) rethrows {
+        let blocks = lock.withLock { current.blocks }
+        for (number, block) in blocks where block != BlockImage.zeroBlock {
+            try body(number * UInt64(BlockImage.blockSize), block)
+        }
+    }
+
     /// A device with the same contents and a log of its own.
     public func copy() -> SimulatedBlockDevice {
         SimulatedBlockDevice(
