@@ -10,13 +10,14 @@ internal import Testing
     static let cuts = TestMachine.count("AEGISFS_TEST_CUTS", default: 16)
 
     enum Program: CaseIterable {
-        case sqliteRollback, sqliteWriteAhead, writers, git, dpkg
+        case sqliteRollback, sqliteWriteAhead, writers, writersAtOnce, git, dpkg
 
         var kind: any PromisingProgram.Type {
             switch self {
             case .sqliteRollback: SQLiteRollback.self
             case .sqliteWriteAhead: SQLiteWriteAhead.self
             case .writers: AllWriters.self
+            case .writersAtOnce: AllWritersAtOnce.self
             case .git: GitCommits.self
             case .dpkg: PackageUpgrades.self
             }
@@ -24,7 +25,7 @@ internal import Testing
         var tool: String {
             switch self {
             case .sqliteRollback, .sqliteWriteAhead: "sqlite3"
-            case .writers: "sync"
+            case .writers, .writersAtOnce: "sync"
             case .git: "git"
             case .dpkg: "dpkg-deb"
             }
@@ -33,6 +34,7 @@ internal import Testing
             switch self {
             case .sqliteRollback, .sqliteWriteAhead: 60
             case .writers: 140
+            case .writersAtOnce: 40
             case .git: 8
             case .dpkg: 6
             }

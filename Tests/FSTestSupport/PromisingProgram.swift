@@ -144,14 +144,12 @@ public final class SQLiteWriteAhead: SQLiteProgram {
 // MARK: Writers
 
 /// Every way of writing durably, one after the other.
-public final class AllWriters: PromisingProgram {
-    private static let kinds = [
-        "append", "create", "replace", "osync", "odsync", "msync", "bystander",
-    ]
+public class AllWriters: PromisingProgram {
+    static let kinds = ["append", "create", "replace", "osync", "odsync", "msync", "bystander"]
     private static let seed = "7"
-    private let writers: [PipedProcess]
+    let writers: [PipedProcess]
 
-    public init(in directory: URL, scratch: URL) throws {
+    public required init(in directory: URL, scratch: URL) throws {
         writers = try Self.kinds.map {
             try PipedProcess([
                 BuiltProgram.writers(), "--stepwise", "write", directory.path, Self.seed, $0,
@@ -161,22 +159,44 @@ public final class AllWriters: PromisingProgram {
 
     public func step(_ number: Int) throws -> Bool {
         let index = (number - 1) % writers.count
-        let wanted = "\(Self.kinds[index]) \((number - 1) / writers.count + 1)"
-        let answer = try writers[index].ask("go")
-        guard answer == wanted else { throw ProcessFailure("\(answer), not \(wanted)") }
+        try writers[index].send("go")
+        try hear(index, step: (number - 1) / writers.count + 1)
         return true
+    }
+
+    func hear(_ index: Int, step: Int) throws {
+        let answer = try writers[index].readLine()
+        guard answer == "\(Self.kinds[index]) \(step)" else {
+            throw ProcessFailure("\(answer), not \(Self.kinds[index]) \(step)")
+        }
     }
 
     public func end() throws { for writer in writers { writer.end() } }
 
+    /// How many steps of a kind there are in so many of all.
+    class func steps(of index: Int, in promised: Int) -> Int {
+        (promised + kinds.count - 1 - index) / kinds.count
+    }
+
     public func problem(in directory: URL, promised: Int, begun: Int) throws -> String? {
         let kinds = Self.kinds.enumerated().map { index, kind in
-            "\(kind)=\((promised + Self.kinds.count - 1 - index) / Self.kinds.count)"
+            "\(kind)=\(Self.steps(of: index, in: promised))"
         }
         let result = try run(
             [BuiltProgram.writers(), "verify", directory.path, Self.seed] + kinds)
         return result.exitCode == 0 ? nil : result.output + result.errors
     }
+}
+
+/// The same all at once: each step is one of every writer.
+public final class AllWritersAtOnce: AllWriters {
+    public override func step(_ number: Int) throws -> Bool {
+        for writer in writers { try writer.send("go") }
+        for index in writers.indices { try hear(index, step: number) }
+        return true
+    }
+
+    override class func steps(of index: Int, in promised: Int) -> Int { promised }
 }
 
 // MARK: git
