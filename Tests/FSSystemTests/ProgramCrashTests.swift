@@ -7,7 +7,7 @@ internal import Foundation
 internal import Testing
 
 @Suite(.serialized) struct ProgramCrashTests {
-    static let cuts = TestMachine.count("AEGISFS_TEST_CUTS", default: 16)
+    static let cuts = TestMachine.count("AEGISFS_TEST_CUTS", default: 12)
 
     enum Program: CaseIterable {
         case sqliteRollback, sqliteWriteAhead, writers, writersAtOnce, git, dpkg

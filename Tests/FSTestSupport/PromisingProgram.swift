@@ -306,6 +306,8 @@ public final class PackageUpgrades: PromisingProgram {
         for file in 0..<Self.files {
             try Self.contents(version, file).write(to: files.appendingPathComponent("\(file)"))
         }
+        // Whatever the umask is that another test has set.
+        try require(["chmod", "-R", "u=rwX,go=rX", tree.path])
         try require(["dpkg-deb", "--root-owner-group", "--build", tree.path, archive])
         return archive
     }
