@@ -54,6 +54,12 @@ let package = Package(
         .target(
             name: "FSTestSupport", dependencies: ["FSCore", "FSModules", "CTestLinux"],
             path: "Tests/FSTestSupport", exclude: ["CTestLinux"], swiftSettings: common),
+        .executableTarget(
+            name: "aegisfs-writers", path: "Tests/CrashWriters", swiftSettings: common),
+        .executableTarget(
+            name: "aegisfs-recorder",
+            dependencies: ["FSCore", "FSModules", "FSFuse", "FSTestSupport"],
+            path: "Tests/RecordingDaemon", swiftSettings: common),
         .testTarget(
             name: "FSCoreTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
             exclude: ["GoldenImages"],

@@ -312,6 +312,31 @@ import Testing
         #expect(device.counters.writes == 0)
     }
 
+    /// No later record calls the last one durable, but fsync may have returned for it: a place that
+    /// the device cannot read is not taken for the torn tail of a crash.
+    @Test func anUnreadableLastRecordIsTold() throws {
+        let (device, records) = try crashedAfterTwenty()
+        let superblock = try SuperblockStore.newest(device, modules: .standard)
+        let ring = JournalRing(device, superblock.journalExtents)
+        device.makeUnreadable(at: ring.locate(records[19].ringBlock).offset)
+        let volume = try open(device)
+        #expect(volume.recovery?.damage?.structure == .journal)
+        #expect(volume.status().state == .readOnly)
+        #expect(throws: FSError.noSuchEntry) { try content("file19", volume) }
+        try volume.close()
+        #expect(device.counters.writes == 0)
+        let report = try Checker.check(device, modules: .standard)
+        #expect(report.findings.contains { $0.issue == .journalDamaged })
+
+        // Read again, it is there; and elsewhere in the ring a bad block is nobody's concern.
+        device.clearFaults()
+        device.makeUnreadable(at: ring.locate(records[19].ringBlock + 2).offset)
+        let recovered = try open(device)
+        #expect(recovered.recovery?.damage == nil)
+        #expect(try content("file19", recovered) == [])
+        try recovered.close()
+    }
+
     /// A seal follows the last fsync, so that even the last record's damage is known as damage.
     @Test func theSealCoversTheLastRecord() throws {
         let device = try device()

@@ -1,5 +1,6 @@
-/// `kill -9` of the daemon under load: the volume mounts again by itself, the checker finds
-/// nothing, and everything is there that a witness outside had been told is durable.
+/// `kill -9` of the daemon under load, again and again: the volume mounts again at once and by
+/// itself, everything is there that a witness outside had been told is durable, and what is there
+/// has no gap.
 ///
 /// `AEGISFS_TEST_KILLS` sets how often.
 internal import FSTestSupport
@@ -8,53 +9,55 @@ internal import Glibc
 internal import Testing
 
 @Suite(.serialized) struct DaemonKillTests {
-    static let kills = TestMachine.count("AEGISFS_TEST_KILLS", default: 10)
+    static let kills = TestMachine.count("AEGISFS_TEST_KILLS", default: 25)
+    private static let kinds = [
+        "append", "create", "replace", "osync", "odsync", "msync", "bystander",
+    ]
 
     @Test(.enabled(if: TestMachine.canMount)) func keepsWhatWasSynchronized() throws {
+        let seed = UInt64(TestMachine.count("AEGISFS_TEST_SEED", default: 1))
+        var random = SeededRandom(seed: seed)
+        var rounds: [Round] = []
+        var acknowledged = 0
         try withVolume(size: "1G") { volume, _ in
-            var random = SeededRandom(
-                seed: UInt64(TestMachine.count("AEGISFS_TEST_SEED", default: 1)))
-            var witness = Witness(directory: volume.directory)
             for kill in 1...Self.kills {
                 try volume.mountInForeground()
+                for round in rounds {
+                    let problem = try round.problem()
+                    #expect(problem == nil, "seed \(seed), kill \(kill): \(problem ?? "")")
+                }
+                // What a few kills have not hurt is checked and makes room.
+                if rounds.count > 3 { try rounds.removeFirst().remove() }
+                let round = try Round(volume.directory, seed: seed << 20 | UInt64(kill))
+                rounds.append(round)
                 let load = try ChildProcess(["/bin/sh", "-c", Self.load(volume.directory, kill)])
-                let delay = 0.05 + Double(random.below(900)) / 1000
-                let killer = try volume.killDaemon(afterSeconds: delay)
-                let before = witness.acknowledged.count
-                witness.writeUntilFailure(round: kill)
-                _ = killer.wait()
+                usleep(UInt32(10_000 + random.below(240_000)))
                 try volume.killDaemon()
                 load.signal(SIGKILL)
                 _ = load.wait(seconds: 30)
-
-                let checked = try volume.check()
-                #expect(checked.exitCode == 0, "kill \(kill): \(checked.output)\(checked.errors)")
-                try volume.mountInForeground()
-                let lost = witness.missing()
-                let fresh = witness.acknowledged.count - before
-                #expect(
-                    lost.isEmpty,
-                    "kill \(kill) after \(delay) s: lost \(lost) of \(before) and \(fresh) new")
-                try require(
-                    [
-                        "find", volume.directory.path, "-maxdepth", "1", "-name", "load*", "-exec",
-                        "rm", "-rf", "{}", "+",
-                    ])
-                try volume.unmount()
-                volume.cleanUp()
+                acknowledged += round.finish()
+                if kill % 5 == 0 {
+                    let checked = try volume.check()
+                    #expect(
+                        checked.exitCode == 0, "kill \(kill): \(checked.output)\(checked.errors)")
+                }
             }
-            #expect(witness.acknowledged.count >= Self.kills)
+            try volume.mountInForeground()
+            for round in rounds { #expect(try round.problem() == nil) }
+            try volume.unmount()
+            volume.cleanUp()
             #expect(try volume.check().exitCode == 0)
+            #expect(acknowledged >= Self.kills, "the witness hardly got to anything")
         }
     }
 
-    /// What nobody synchronized is durable five seconds later.
-    @Test(.enabled(if: TestMachine.canMount)) func checkpointsByItself() throws {
+    /// What nobody synchronized is durable a second later.
+    @Test(.enabled(if: TestMachine.canMount)) func isDurableByItself() throws {
         try withVolume(size: "256M") { volume, _ in
             try volume.mountInForeground()
             let file = volume.directory.appendingPathComponent("file").path
             try require(["/bin/sh", "-c", "seq 1 50000 > \(file)"])
-            usleep(6_500_000)
+            usleep(1_500_000)
             try volume.killDaemon()
             try volume.mountInForeground()
             #expect(
@@ -66,51 +69,92 @@ internal import Testing
         }
     }
 
-    /// Creates, copies and removes until the mount is gone.
+    /// What is there two steps too early, or with a byte changed, does not pass.
+    @Test func theWitnessNoticesLosses() throws {
+        try withTemporaryDirectory { folder in
+            let program = try BuiltProgram.writers()
+            for kind in Self.kinds {
+                let writer = try PipedProcess([
+                    program, "--stepwise", "write", folder.path, "3", kind,
+                ])
+                for step in 1...20 {
+                    #expect(try writer.ask("go") == "\(kind) \(step)")
+                }
+                writer.end()
+                func passes(_ steps: Int) throws -> Bool {
+                    try run([program, "verify", folder.path, "3", "\(kind)=\(steps)"]).exitCode == 0
+                }
+                #expect(try passes(20) && passes(19), "\(kind)")
+                #expect(try !passes(22), "\(kind): two steps are missing")
+                #expect(try !passes(17), "\(kind): three steps too many")
+                let directory = folder.appendingPathComponent(kind)
+                for name in try FileManager.default.contentsOfDirectory(atPath: directory.path)
+                where name != "c" {
+                    let file = directory.appendingPathComponent(name)
+                    var bytes = try Data(contentsOf: file)
+                    bytes[bytes.count / 2] ^= 1
+                    try bytes.write(to: file)
+                }
+                #expect(try !passes(20), "\(kind): a byte is wrong")
+            }
+        }
+    }
+
+    /// Creates, copies and removes until the mount is gone; nobody waits for it.
     private static func load(_ directory: URL, _ round: Int) -> String {
         """
         cd \(directory.path) || exit 1
+        rm -rf load*
         n=0
         while mkdir load\(round)-$n; do
-            cp -r /usr/include/linux load\(round)-$n/ || exit 0
+            cp -r /usr/include/linux/netfilter load\(round)-$n/ || exit 0
             [ $((n % 2)) = 0 ] || rm -rf load\(round)-$((n - 1)) || exit 0
             n=$((n + 1))
         done
         """
     }
 
-    /// Writes files and notes those for which fsync returned.
-    private struct Witness {
-        let directory: URL
-        var acknowledged: [(name: String, seed: UInt64, count: Int)] = []
+    /// The writers between two kills, and what they were told.
+    private final class Round {
+        private let directory: URL
+        private let seed: UInt64
+        /// A store to a mapping whose daemon is gone ends the process: it has one of its own.
+        private var writers: [ChildProcess] = []
+        private var steps: [String: Int] = [:]
 
-        mutating func writeUntilFailure(round: Int) {
-            var number = 0
-            while true {
-                number += 1
-                let name = "witness-\(round)-\(number)"
-                let payload = Payload(
-                    .random, seed: UInt64(round << 32 | number), count: 1 + number * 977 % 60_000)
-                let path = directory.appendingPathComponent(name).path
-                let descriptor = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0o644)
-                guard descriptor >= 0 else { return }
-                defer { close(descriptor) }
-                let isDurable = payload.bytes.withUnsafeBytes {
-                    write(descriptor, $0.baseAddress, $0.count) == $0.count
-                        && fsync(descriptor) == 0
-                }
-                guard isDurable else { return }
-                acknowledged.append((name, payload.seed, payload.count))
+        init(_ parent: URL, seed: UInt64) throws {
+            self.seed = seed
+            directory = parent.appendingPathComponent("round-\(seed)")
+            try FileManager.default.createDirectory(
+                at: directory, withIntermediateDirectories: false)
+            let program = try BuiltProgram.writers()
+            for kinds in [DaemonKillTests.kinds.filter { $0 != "msync" }, ["msync"]] {
+                writers.append(
+                    try ChildProcess([program, "write", directory.path, String(seed)] + kinds))
             }
         }
 
-        /// The acknowledged files that are not there as they were written.
-        func missing() -> [String] {
-            acknowledged.filter { file in
-                let path = directory.appendingPathComponent(file.name).path
-                let wanted = Payload(.random, seed: file.seed, count: file.count).bytes
-                return FileManager.default.contents(atPath: path).map { [UInt8]($0) } != wanted
-            }.map(\.name)
+        /// Waits for the writers, whose mount is gone; returns how many steps were acknowledged.
+        func finish() -> Int {
+            for writer in writers {
+                let result = writer.wait(seconds: 30)
+                #expect(!result.isTimedOut, "a writer hangs in a dead mount")
+                for line in result.output.split(separator: "\n") where !line.hasPrefix("#") {
+                    let words = line.split(separator: " ")
+                    steps[String(words[0])] = Int(words[1])
+                }
+            }
+            writers = []
+            return steps.values.reduce(0, +)
         }
+
+        func problem() throws -> String? {
+            let kinds = DaemonKillTests.kinds.map { "\($0)=\(steps[$0] ?? 0)" }
+            let result = try run(
+                [BuiltProgram.writers(), "verify", directory.path, String(seed)] + kinds)
+            return result.exitCode == 0 ? nil : result.output + result.errors
+        }
+
+        func remove() throws { try require(["rm", "-rf", directory.path]) }
     }
 }

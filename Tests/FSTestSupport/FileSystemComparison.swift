@@ -6,6 +6,8 @@ public import FSCore
 public struct InconsistentTree: Error, CustomStringConvertible {
     public var path: Path
     public var problem: String
+    /// What the filesystem itself said, if it did.
+    public var error: FSError?
     public var description: String { "\(path): \(problem)" }
 }
 
@@ -68,7 +70,7 @@ private struct TreeWalk {
         do {
             try describe(inode, path)
         } catch let error as FSError {
-            throw InconsistentTree(path: path, problem: "\(error)")
+            throw InconsistentTree(path: path, problem: "\(error)", error: error)
         }
     }
 

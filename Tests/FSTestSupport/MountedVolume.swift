@@ -35,28 +35,43 @@ public enum TestMachine {
     }
 }
 
-/// The built command.
-public enum AegisCommand {
-    /// `AEGISFS_BINARY`, or the product beside the test bundle; nil if there is none.
-    public static let path: String? = {
+/// A program of the package, as it was built.
+public enum BuiltProgram {
+    /// `variable`, or the product beside the test bundle; nil if there is none.
+    static func find(_ name: String, variable: String? = nil) -> String? {
         var candidates: [String] = []
-        if let given = ProcessInfo.processInfo.environment["AEGISFS_BINARY"] {
+        if let variable, let given = ProcessInfo.processInfo.environment[variable] {
             candidates.append(given)
         }
         // The running program is the test bundle, which lies in the build's product folder; under
         // `swift test` it may be the toolchain's helper, whose arguments name the bundle.
         for argument in [Bundle.main.executablePath ?? ""] + CommandLine.arguments {
             let folder = URL(fileURLWithPath: argument).deletingLastPathComponent()
-            candidates.append(folder.appendingPathComponent("aegisfs").path)
+            candidates.append(folder.appendingPathComponent(name).path)
         }
         return candidates.first { access($0, X_OK) == 0 && !isDirectory($0) }
-    }()
+    }
+
+    /// Writes by several ways, and examines what is there.
+    public static func writers() throws -> String { try require("aegisfs-writers") }
+    /// Mounts a volume on a simulated device.
+    static func recorder() throws -> String { try require("aegisfs-recorder") }
+
+    private static func require(_ name: String) throws -> String {
+        guard let path = find(name) else { throw ProcessFailure("there is no \(name)") }
+        return path
+    }
 
     private static func isDirectory(_ path: String) -> Bool {
         var isDirectory: ObjCBool = false
         return FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory)
             && isDirectory.boolValue
     }
+}
+
+/// The built command.
+public enum AegisCommand {
+    public static let path: String? = BuiltProgram.find("aegisfs", variable: "AEGISFS_BINARY")
 
     /// Runs `aegisfs ARGUMENTS`.
     public static func run(_ arguments: String..., seconds: Double = 120) throws -> ProcessResult {

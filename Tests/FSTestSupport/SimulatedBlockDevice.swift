@@ -39,6 +39,7 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
     private var durable: BlockImage
     private var durableEvent = 0
     private var faults: [Fault] = []
+    private var unreadable: Set<UInt64> = []
     private var dropsFlush: (@Sendable (UInt64) -> Bool)?
     private var counted = Counters()
 
@@ -67,7 +68,10 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
         try lock.withLock { () throws(FSError) in
             counted.reads += 1
             counted.bytesRead += UInt64(target.count)
-            if strike(.read) != nil { throw failure(.read, offset) }
+            let block = offset / UInt64(BlockImage.blockSize)
+            let end = block + UInt64(target.count / BlockImage.blockSize)
+            let isUnreadable = unreadable.contains { $0 >= block && $0 < end }
+            if strike(.read) != nil || isUnreadable { throw failure(.read, offset) }
             current.read(into: target, at: offset)
         }
     }
@@ -171,7 +175,16 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
     }
 
     public func inject(_ fault: Fault) { lock.withLock { faults.append(fault) } }
-    public func clearFaults() { lock.withLock { faults = [] } }
+    /// The block at this offset cannot be read.
+    public func makeUnreadable(at offset: UInt64) {
+        lock.withLock { _ = unreadable.insert(offset / UInt64(BlockImage.blockSize)) }
+    }
+    public func clearFaults() {
+        lock.withLock {
+            faults = []
+            unreadable = []
+        }
+    }
 
     /// Lets flushes lie: those, by their number from 1 on, for which the closure says so.
     public func dropFlushes(_ isDropped: (@Sendable (UInt64) -> Bool)?) {
@@ -279,6 +292,21 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
             var image = base.image
             for case .write(let write) in log[base.event..<barrier] { image.apply(write) }
             return (image, barrier, Array(log[barrier...]))
+        }
+    }
+
+    /// The moments right after each flush.
+    public var flushEvents: [Int] {
+        lock.withLock {
+            log.indices.compactMap { if case .flush = log[$0] { $0 + 1 } else { nil } }
+        }
+    }
+
+    /// Hands out every block that is not zero, by its offset.
+    public func forEachBlock(_ body: (UInt64, [UInt8]) throws -> Void) rethrows {
+        let blocks = lock.withLock { current.blocks }
+        for (number, block) in blocks where block != BlockImage.zeroBlock {
+            try body(number * UInt64(BlockImage.blockSize), block)
         }
     }
 

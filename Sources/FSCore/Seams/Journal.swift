@@ -111,7 +111,7 @@ public struct JournalContents: Sendable {
     public var newestSequence = SuperblockSequence(0)
     /// Operations up to this one were durable, say the records.
     public var durableOperation: UInt64 = 0
-    /// Something that was durable cannot be read.
+    /// Something that was durable, or may have been, cannot be read.
     public var damage: Corruption?
     public init(position: JournalPosition) { self.position = position }
 
@@ -130,6 +130,8 @@ public struct JournalRecord: Equatable, Sendable {
     }
     public var kind: Kind
     public var incarnation: UInt64
+    /// Blocks of the ring written before it since the ring began.
+    public var position: UInt64
     /// Block of the ring at which it begins.
     public var ringBlock: UInt64
     public var firstOperation: UInt64
@@ -140,12 +142,14 @@ public struct JournalRecord: Equatable, Sendable {
     /// Header included, padding not.
     public var byteCount: Int
     public init(
-        kind: Kind, incarnation: UInt64, ringBlock: UInt64, firstOperation: UInt64,
-        lastOperation: UInt64, durableOperation: UInt64, durableSequence: SuperblockSequence,
+        kind: Kind, incarnation: UInt64, position: UInt64, ringBlock: UInt64,
+        firstOperation: UInt64, lastOperation: UInt64, durableOperation: UInt64,
+        durableSequence: SuperblockSequence,
         byteCount: Int
     ) {
         self.kind = kind
         self.incarnation = incarnation
+        self.position = position
         self.ringBlock = ringBlock
         self.firstOperation = firstOperation
         self.lastOperation = lastOperation

@@ -163,9 +163,9 @@ extension Volume {
 
     /// What the journal's timer does: everything committed so far durable, its data at home.
     package func writeBack() throws(FSError) {
-        guard let journal, stateLock.withLock({ state == .online }),
-            try !flush(journal, .timer)
-        else { return }
+        let current = stateLock.withLock { state }
+        if case .latched(let why) = current { throw .latched(why) }
+        guard let journal, current == .online, try !flush(journal, .timer) else { return }
         try checkpoint(force: true)
     }
 

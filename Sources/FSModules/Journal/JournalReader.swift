@@ -3,7 +3,8 @@
 /// Records say which operations were durable when they were written. After the last record that
 /// follows on from its forerunner nothing may be missing that any record calls durable: if it is,
 /// something that was acknowledged cannot be read, which is damage; if not, the power went before
-/// the rest was acknowledged.
+/// the rest was acknowledged. A crash tears records, but leaves no block that cannot be read: where
+/// the device refuses the place of the next record, that record may have been acknowledged.
 internal import FSCore
 
 struct JournalReader {
@@ -13,16 +14,20 @@ struct JournalReader {
     /// Every valid record of the ring, in order of place. `damaged` hears of blocks that look like
     /// the beginning of a record and are none.
     func allRecords(
-        damaged: (UInt64, FSError) -> Void = { _, _ in },
-        unreadable: (UInt64) -> Void = { _ in }
+        damaged: (UInt64, FSError) -> Void = { _, _ in }
+    ) -> [JournalRecord] {
+        var window = JournalRingWindow(scanning: ring)
+        return allRecords(&window, damaged: damaged)
+    }
+
+    private func allRecords(
+        _ window: inout JournalRingWindow, damaged: (UInt64, FSError) -> Void = { _, _ in }
     ) -> [JournalRecord] {
         var found: [JournalRecord] = []
-        var window = JournalRingWindow(scanning: ring)
         var sums: [UInt64: any NameHash] = [:]
         var block: UInt64 = 0
         while block < ring.blockCount {
             let view = window.view(block, 1)
-            if window.isUnreadable(block) { unreadable(block) }
             guard view.u64(0) == JournalFormat.magic else {
                 block += 1
                 continue
@@ -62,18 +67,17 @@ struct JournalReader {
         bytes.bytes.store(UInt64(0), at: JournalFormat.sumOffset)
         guard hash.hash(bytes.view) == stored else { throw corrupt("checksum mismatch") }
         return JournalRecord(
-            kind: header.kind, incarnation: header.incarnation, ringBlock: block,
-            firstOperation: header.firstOperation, lastOperation: header.lastOperation,
-            durableOperation: header.durableOperation, durableSequence: header.durableSequence,
-            byteCount: header.byteCount)
+            kind: header.kind, incarnation: header.incarnation, position: header.position,
+            ringBlock: block, firstOperation: header.firstOperation,
+            lastOperation: header.lastOperation, durableOperation: header.durableOperation,
+            durableSequence: header.durableSequence, byteCount: header.byteCount)
     }
 
     /// What there is to replay behind `position`.
     func contents(_ position: JournalPosition) -> JournalContents {
         var contents = JournalContents(position: position)
-        var unreadable: UInt64?
-        let all = allRecords(unreadable: { unreadable = $0 })
-            .filter { $0.incarnation >= position.incarnation }
+        var window = JournalRingWindow(scanning: ring)
+        let all = allRecords(&window).filter { $0.incarnation >= position.incarnation }
         contents.newestSequence = all.map(\.durableSequence).max() ?? SuperblockSequence(0)
         let ours = all.filter { $0.incarnation == position.incarnation }
         contents.durableOperation = ours.map(\.durableOperation).max() ?? 0
@@ -85,18 +89,48 @@ struct JournalReader {
             contents.records.append(record)
             next = record.lastOperation + 1
         }
-        if contents.damage == nil, contents.durableOperation < next, let unreadable {
-            // It may have held what was acknowledged last: nobody can say that it did not.
-            contents.damage = Corruption(
-                .journal, at: ring.locate(unreadable).offset, "a block of the ring is unreadable")
-        }
         if contents.durableOperation >= next {
             contents.damage = Corruption(
                 .journal, at: next,
                 "operations \(next) to \(contents.durableOperation) were durable and cannot be read"
             )
+        } else if !window.unreadable.isEmpty {
+            let end = ours.filter { $0.lastOperation < next }
+                .map { $0.position + JournalFormat.blocks($0.byteCount) }.max()
+            if isNextUnreadable(end ?? 0, position.incarnation, &window) {
+                contents.damage = Corruption(
+                    .journal, at: next,
+                    "the device cannot read where operations from \(next) on may have been written"
+                )
+            }
         }
         return contents
+    }
+
+    /// Whether a record that follows on position `end` may be there without being readable.
+    private func isNextUnreadable(
+        _ end: UInt64, _ incarnation: UInt64, _ window: inout JournalRingWindow
+    ) -> Bool {
+        // A record too long for the rest of an extent begins in the next one.
+        let longest = JournalFormat.blocks(ring.recordLimit)
+        var start = end
+        while true {
+            let block = start % ring.blockCount
+            if window.unreadable.contains(block) { return true }
+            let contiguous = ring.locate(block).contiguous
+            let location = ring.locate(block).offset
+            if let header = try? RecordHeader(window.view(block, 1), at: location),
+                header.internalUUID == setup.internalUUID, header.incarnation == incarnation,
+                header.position == start
+            {
+                let blocks = JournalFormat.blocks(header.byteCount)
+                return (block..<block + min(blocks, contiguous)).contains {
+                    window.unreadable.contains($0)
+                }
+            }
+            if contiguous >= longest || start - end >= ring.blockCount { return false }
+            start += contiguous
+        }
     }
 
     /// Whether the ring's first block holds a record of a later incarnation.

@@ -55,7 +55,7 @@ struct JournalRingWindow {
     private var buffer = ByteBuffer(count: 0)
     private var first: UInt64 = 0
     private var count: UInt64 = 0
-    /// Blocks that the device refused to read so far.
+    /// Blocks that the device has refused.
     private(set) var unreadable: Set<UInt64> = []
 
     /// For somebody who knows where the records are.

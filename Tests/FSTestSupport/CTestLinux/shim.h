@@ -7,6 +7,7 @@
 #include <sys/types.h>
 #include <sys/xattr.h>
 
+int pipe2(int descriptors[2], int flags);
 int fallocate(int descriptor, int mode, long offset, long length);
 int renameat2(int from, const char *name, int to, const char *new_name, unsigned int flags);
 long copy_file_range(int from, long *from_offset, int to, long *to_offset, unsigned long count,
