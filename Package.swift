@@ -54,12 +54,17 @@ let package = Package(
         .target(
             name: "FSTestSupport", dependencies: ["FSCore", "FSModules", "CTestLinux"],
             path: "Tests/FSTestSupport", exclude: ["CTestLinux"], swiftSettings: common),
+        .systemLibrary(name: "CCalls", path: "Tests/Conformance/CCalls"),
+        .executableTarget(
+            name: "aegisfs-conformance", dependencies: ["CCalls"], path: "Tests/Conformance",
+            exclude: ["CCalls"], swiftSettings: common),
         .testTarget(
             name: "FSCoreTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
             exclude: ["GoldenImages"],
             swiftSettings: common),
         .testTarget(
-            name: "FSSystemTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
+            name: "FSSystemTests",
+            dependencies: ["FSCore", "FSModules", "FSTestSupport", "aegisfs-conformance"],
             swiftSettings: common),
         .testTarget(
             name: "aegisfsTests", dependencies: ["FSTestSupport", "aegisfs"], swiftSettings: common),
