@@ -72,6 +72,11 @@ struct FuseRequest {
         channel._withUnsafeGuaranteedRef { $0.thread.pointee.memory(count) }
     }
 
+    /// Has the kernel ask for attributes again that the request changed and does not carry.
+    func forgetAttributes(of nodeID: fuse_ino_t) {
+        channel._withUnsafeGuaranteedRef { $0.forgetAttributes(of: nodeID) }
+    }
+
     // MARK: Replies without a reference
 
     func fail(_ code: Int32) { fuse_reply_err(handle, code) }
