@@ -95,6 +95,18 @@ struct FuseRequest {
         fuse_reply_attr(handle, &stat, Double(FuseAttributes.validSeconds))
     }
 
+    /// An open that the kernel need not have asked about. Only where every access counts it has to:
+    /// it then drops what it holds of the file, and so asks for the contents again.
+    func open(_ file: UnsafeMutablePointer<fuse_file_info>?) {
+        withFileSystem { fileSystem in
+            if fileSystem.countsEveryAccess {
+                fuse_reply_open(handle, file)
+            } else {
+                fail(ENOSYS)
+            }
+        }
+    }
+
     func reply(bytes: ByteView) {
         let bytes = bytes.unsafeBytes
         fuse_reply_buf(

@@ -213,6 +213,7 @@ extension FileSystem {
         _ body: (DirectoryEntry, Attributes?) -> Bool
     ) throws(FSError) {
         let record = try directoryRecord(inode)
+        if cookie == 0 { noteAccess(inode, record) }
         let dots: [(String, UInt64, UInt64)] = [
             (".", Self.selfCookie, inode.rawValue),
             ("..", Self.parentCookie, max(record.parent, 1)),
