@@ -116,6 +116,18 @@ extension Context {
         return result
     }
 
+    /// The same when nothing that was removed before gives its space back any more.
+    func settledStatfs() -> cc_statfs {
+        var last = statfs()
+        for _ in 0..<100 {
+            usleep(30_000)
+            let next = statfs()
+            if next.bfree == last.bfree, next.ffree == last.ffree { break }
+            last = next
+        }
+        return last
+    }
+
     func setxattr(
         _ path: String, _ name: String, _ value: [UInt8] = [1, 2, 3], _ flags: Int32 = 0
     ) -> Int { cc_setxattr(path, name, value, value.count, flags) }

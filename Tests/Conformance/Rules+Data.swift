@@ -161,12 +161,17 @@ private func addTruncate(to table: inout RuleTable) {
         t.ok(t.chmod("program", 0o755))
         let arguments: [UnsafeMutablePointer<CChar>?] = [strdup("sleep"), strdup("20"), nil]
         defer { for argument in arguments { free(argument) } }
+        var ends: [Int32] = [0, 0]
+        t.ok(cc_pipe(&ends))
+        t.ok(cc_fcntl(ends[1], F_SETFD, Int(FD_CLOEXEC)))
         let child = cc_fork()
         if child == 0 {
             _ = cc_execve("program", arguments, [nil])
             _exit(1)
         }
-        usleep(100_000)
+        // The end of the pipe says that the program runs.
+        t.close(ends[1])
+        t.same(t.read(ends[0]).count, 0)
         t.fails(t.truncate("program"), ETXTBSY)
         t.fails(t.open("program", O_WRONLY), ETXTBSY)
         t.ok(t.open("program"))

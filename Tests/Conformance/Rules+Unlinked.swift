@@ -80,7 +80,7 @@ func addUnlinkedRules(to table: inout RuleTable) {
         t.ok(cc_unmap(address, 4096))
     }
     table.rule("unlinked: the space comes back after the last close") { t in
-        let free = t.statfs().bfree
+        let free = t.settledStatfs().bfree
         let file = t.fd("f", O_CREAT | O_RDWR)
         t.ok(t.unlink("f"))
         let block = String(repeating: "x", count: 1 << 20)

@@ -14,6 +14,15 @@ internal import Testing
         "append-only file: open(O_WRONLY) is EPERM": "FUSE does not know the flag",
         "flags: statx shows immutable, append-only and nodump": "FUSE does not pass them on",
     ]
+    /// More of them with `-o writeback`, where the kernel keeps what was written and is the authority
+    /// on times; which of them show depends on what is in its cache.
+    private static let limitsOfWriteback: Set<String> = [
+        "times read: moves a of the inode, none of the parent",
+        "relatime: a read moves an access time older than the last change",
+        "relatime: a read moves an access time older than a day",
+        "append-only file: touch is allowed",
+        "flags: setting them moves ctime",
+    ]
     /// Rules that the control does not follow.
     private static let limitsOfExt4: [String: String] = [
         "xattr: a thousand attributes": "their names have to fit one block"
@@ -48,6 +57,17 @@ internal import Testing
             compare(failures, with: Self.limits)
             let checked = try volume.check()
             #expect(checked.exitCode == 0, "\(checked.output)\(checked.errors)")
+        }
+    }
+
+    @Test(.enabled(if: canRun)) func aegisFollowsTheRulesWithWriteback() throws {
+        try withVolume { volume, _ in
+            try volume.mount(options: "writeback")
+            let failures = try runRules("plain", in: volume.directory)
+            try volume.unmount()
+            compare(
+                failures.filter { !Self.limitsOfWriteback.contains($0.key) }, with: Self.limits)
+            #expect(try volume.check().exitCode == 0)
         }
     }
 
