@@ -65,10 +65,12 @@ final class FuseChannel: Sendable {
         let status = fuse_session_custom_io(session, &io, fuse_session_fd(session))
         precondition(status == 0, "libfuse refused a descriptor of its own")
         self.session.store(UInt(bitPattern: session), ordering: .relaxed)
+        // The kernel lets a program run by the mode that it has cached, and does not ask again
+        // after a write, fallocate or copy that makes us take set-user-id away.
+        fileSystem.whenUnprivileged = { [weak self] in self?.forgetAttributes(of: $0.rawValue) }
     }
 
-    /// Has the kernel ask for an inode's attributes again: it does not expect an ioctl to change
-    /// them. Nothing is said about pages, for which it would have to wait.
+    /// Has the kernel ask for an inode's attributes again, which it did not expect to change. Nothing is said about pages, for which it would have to wait.
     func forgetAttributes(of nodeID: UInt64) {
         guard let session = OpaquePointer(bitPattern: session.load(ordering: .relaxed)) else {
             return
