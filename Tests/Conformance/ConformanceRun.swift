@@ -49,6 +49,7 @@ struct RuleTable {
         addDirectoryRules(to: &table)
         addFlagRules(to: &table)
         addHandleRules(to: &table)
+        addProcessRules(to: &table)
         addMountRules(to: &table)
         return table
     }

@@ -13,6 +13,7 @@ internal import Testing
         "immutable file: open(O_WRONLY|O_APPEND) is EPERM": "FUSE does not know the flag",
         "append-only file: open(O_WRONLY) is EPERM": "FUSE does not know the flag",
         "flags: statx shows immutable, append-only and nodump": "FUSE does not pass them on",
+        "times FIFO: a write moves mtime and ctime, a read atime": "FUSE leaves them to nobody",
     ]
     /// More of them with `-o writeback`, where the kernel keeps what was written and is the authority
     /// on times; which of them show depends on what is in its cache.

@@ -65,6 +65,7 @@ static inline long cc_unlink(int at, const char *path, int flags) CALL(SYS_unlin
 static inline long cc_truncate(const char *path, long size) CALL(SYS_truncate, path, size)
 static inline long cc_ftruncate(int fd, long size) CALL(SYS_ftruncate, fd, size)
 static inline long cc_chmod(int at, const char *path, unsigned mode) CALL(SYS_fchmodat, at, path, mode)
+static inline long cc_chmod_link(int at, const char *path, unsigned mode, int flags) CALL(452, at, path, mode, flags)
 static inline long cc_fchmod(int fd, unsigned mode) CALL(SYS_fchmod, fd, mode)
 static inline long cc_chown(int at, const char *path, unsigned user, unsigned group, int flags) CALL(SYS_fchownat, at, path, user, group, flags)
 static inline long cc_fchown(int fd, unsigned user, unsigned group) CALL(SYS_fchown, fd, user, group)
