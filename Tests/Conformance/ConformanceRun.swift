@@ -65,6 +65,10 @@ enum ConformanceRun {
         }
         let prefix = arguments.count > 3 ? arguments[3] : ""
         let base = arguments[1]
+        // Whoever started the run may have blocked some.
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigprocmask(SIG_SETMASK, &signals, nil)
         // A write beyond the size limit and a broken lease are heard as errors instead.
         signal(SIGXFSZ, SIG_IGN)
         signal(SIGIO, SIG_IGN)

@@ -21,6 +21,8 @@ internal import Testing
         "times read: moves a of the inode, none of the parent",
         "relatime: a read moves an access time older than the last change",
         "relatime: a read moves an access time older than a day",
+        "times mmap: reading a mapped page of an old file moves atime",
+        "times execve: running an old program moves its atime",
         "append-only file: touch is allowed",
         "flags: setting them moves ctime",
     ]
