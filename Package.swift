@@ -60,12 +60,17 @@ let package = Package(
             name: "aegisfs-recorder",
             dependencies: ["FSCore", "FSModules", "FSFuse", "FSTestSupport"],
             path: "Tests/RecordingDaemon", swiftSettings: common),
+        .systemLibrary(name: "CCalls", path: "Tests/Conformance/CCalls"),
+        .executableTarget(
+            name: "aegisfs-conformance", dependencies: ["CCalls"], path: "Tests/Conformance",
+            exclude: ["CCalls"], swiftSettings: common),
         .testTarget(
             name: "FSCoreTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
             exclude: ["GoldenImages"],
             swiftSettings: common),
         .testTarget(
-            name: "FSSystemTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],
+            name: "FSSystemTests",
+            dependencies: ["FSCore", "FSModules", "FSTestSupport", "aegisfs-conformance"],
             swiftSettings: common),
         .testTarget(
             name: "aegisfsTests", dependencies: ["FSTestSupport", "aegisfs"], swiftSettings: common),

@@ -25,6 +25,8 @@ final class FuseChannel: Sendable {
     private let threadKey: pthread_key_t
     /// `FuseFeatures` in force; zero before INIT was answered, constant afterwards.
     private let features = Atomic<UInt64>(0)
+    /// The address of the session; zero before `attach`.
+    private let session = Atomic<UInt>(0)
 
     init(
         fileSystem: FileSystem, writeback: Bool, log: @escaping @Sendable (String) -> Void,
@@ -62,6 +64,18 @@ final class FuseChannel: Sendable {
         }
         let status = fuse_session_custom_io(session, &io, fuse_session_fd(session))
         precondition(status == 0, "libfuse refused a descriptor of its own")
+        self.session.store(UInt(bitPattern: session), ordering: .relaxed)
+        // The kernel lets a program run by the mode that it has cached, and does not ask again
+        // after a write, fallocate or copy that makes us take set-user-id away.
+        fileSystem.whenUnprivileged = { [weak self] in self?.forgetAttributes(of: $0.rawValue) }
+    }
+
+    /// Has the kernel ask for an inode's attributes again, which it did not expect to change. Nothing is said about pages, for which it would have to wait.
+    func forgetAttributes(of nodeID: UInt64) {
+        guard let session = OpaquePointer(bitPattern: session.load(ordering: .relaxed)) else {
+            return
+        }
+        fuse_lowlevel_notify_inval_inode(session, nodeID, -1, 0)
     }
 
     /// What belongs to the calling thread of the loop.

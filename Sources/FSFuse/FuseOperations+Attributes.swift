@@ -55,6 +55,7 @@ extension FuseOperations {
                 case InodeIoctl.setFlags where inputCount >= 4:
                     let input = ByteView(base: input.unsafelyUnwrapped, count: inputCount)
                     try fileSystem.setFlags(of: inode, input.u32(0), projectID: nil)
+                    request.forgetAttributes(of: nodeID)
                     request.reply(ioctl: output.view.slice(0, 0))
                 case InodeIoctl.getExtended where outputCount >= InodeIoctl.extendedLength:
                     let attributes = try fileSystem.attributes(of: inode)
@@ -68,6 +69,7 @@ extension FuseOperations {
                         try fileSystem.attributes(of: inode).flags, with: input.u32(0))
                     try fileSystem.setFlags(
                         of: inode, flags, projectID: input.u32(InodeIoctl.extendedProjectOffset))
+                    request.forgetAttributes(of: nodeID)
                     request.reply(ioctl: output.view.slice(0, 0))
                 default:
                     request.fail(ENOTTY)

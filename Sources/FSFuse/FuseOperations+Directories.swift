@@ -6,7 +6,7 @@ internal import Glibc
 extension FuseOperations {
     static func addDirectories(to table: inout fuse_lowlevel_ops) {
         // As with open: ENOSYS once, and the kernel does without; it then also caches listings.
-        table.opendir = { handle, _, _ in FuseRequest(handle).fail(ENOSYS) }
+        table.opendir = { handle, _, file in FuseRequest(handle).open(file) }
         table.readdir = { handle, nodeID, count, offset, _ in
             FuseRequest(handle).list(nodeID, count, offset, plus: false)
         }

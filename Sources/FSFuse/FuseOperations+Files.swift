@@ -7,12 +7,15 @@ extension FuseOperations {
     static func addFiles(to table: inout fuse_lowlevel_ops) {
         // With ENOSYS the kernel takes every open for granted and sends neither OPEN nor RELEASE
         // again.
-        table.open = { handle, _, _ in FuseRequest(handle).fail(ENOSYS) }
-        table.read = { handle, nodeID, count, offset, _ in
+        table.open = { handle, _, file in FuseRequest(handle).open(file) }
+        table.read = { handle, nodeID, count, offset, file in
             let request = FuseRequest(handle)
+            let flags = file.unsafelyUnwrapped.pointee.flags
             request.serve("read", nodeID) { (fileSystem, inode) throws(FSError) in
                 let memory = request.memory(count)
-                let filled = try fileSystem.read(inode, at: UInt64(position: offset), into: memory)
+                let filled = try fileSystem.read(
+                    inode, at: UInt64(position: offset), into: memory,
+                    keepsAccessTime: flags & Int32(AEGIS_O_NOATIME) != 0)
                 request.reply(bytes: memory.view.slice(0, filled))
             }
         }

@@ -72,6 +72,11 @@ struct FuseRequest {
         channel._withUnsafeGuaranteedRef { $0.thread.pointee.memory(count) }
     }
 
+    /// Has the kernel ask for attributes again that the request changed and does not carry.
+    func forgetAttributes(of nodeID: fuse_ino_t) {
+        channel._withUnsafeGuaranteedRef { $0.forgetAttributes(of: nodeID) }
+    }
+
     // MARK: Replies without a reference
 
     func fail(_ code: Int32) { fuse_reply_err(handle, code) }
@@ -88,6 +93,18 @@ struct FuseRequest {
         }
         var stat = FuseAttributes.stat(attributes)
         fuse_reply_attr(handle, &stat, Double(FuseAttributes.validSeconds))
+    }
+
+    /// An open that the kernel need not have asked about. Only where every access counts it has to:
+    /// it then drops what it holds of the file, and so asks for the contents again.
+    func open(_ file: UnsafeMutablePointer<fuse_file_info>?) {
+        withFileSystem { fileSystem in
+            if fileSystem.countsEveryAccess {
+                fuse_reply_open(handle, file)
+            } else {
+                fail(ENOSYS)
+            }
+        }
     }
 
     func reply(bytes: ByteView) {

@@ -32,7 +32,7 @@ extension FileSystem {
         guard present.mode & bits != 0 || present.mayHaveAttributes else { return }
         try change(inode, space: .freeing) { (transaction) throws(FSError) in
             var record = try record(of: inode)
-            record.dropPrivileges()
+            if record.dropPrivileges() { transaction.unprivileged = inode }
             try dropCapability(of: inode, record, transaction)
             record.noteChanged(.now())
             transaction.put(inode, record)

@@ -36,8 +36,9 @@ extension FileSystem {
 
     /// readlink(2).
     public func symbolicLinkTarget(of inode: InodeNumber) throws(FSError) -> [UInt8] {
-        try locks.shared(inode) { () throws(FSError) in
-            let record = try record(of: inode)
+        let (target, record) = try locks.shared(inode) {
+            () throws(FSError) -> ([UInt8], InodeRecord) in
+            let record = try self.record(of: inode)
             guard record.kind == .symbolicLink else { throw .invalidArgument }
             var target: [UInt8] = []
             for part in 0...1 where target.count < Int(record.size) {
@@ -47,8 +48,10 @@ extension FileSystem {
             guard target.count == Int(record.size) else {
                 throw .corrupt(Corruption(.inode, at: inode.rawValue, "symbolic link is cut short"))
             }
-            return target
+            return (target, record)
         }
+        noteAccess(inode, record)
+        return target
     }
 
     /// O_TMPFILE: an inode without a name, which `link` may give one. The result holds a reference.

@@ -93,18 +93,34 @@ extension FileSystem {
             record.nameCookie = cookie
             return
         }
-        let pages = try linkPages(of: inode, parent: parent, transaction)
-        if var page = pages.first(where: { $0.cookies.count < LinkRecord.maximumCookies }) {
-            page.cookies.append(cookie)
-            store(page.cookies, page.key, transaction)
-            return
+        // The last page takes it, or a new one behind that: looking for room in all of them, each
+        // time, would make the cost of many names of one inode a square.
+        let keys = try linkKeys(of: inode, parent: parent, transaction)
+        var number: UInt64 = 0
+        if let last = keys.last {
+            var cookies = try linkCookies(last, of: inode, transaction) ?? []
+            if cookies.count < LinkRecord.maximumCookies {
+                cookies.append(cookie)
+                return store(cookies, last, transaction)
+            }
+            number = (last.offset & 0xFFFF) + 1
         }
-        let taken = Set(pages.map { $0.key.offset & 0xFFFF })
-        guard let free = (0..<UInt64(UInt16.max)).first(where: { !taken.contains($0) }) else {
-            throw .tooManyLinks
+        if number >= UInt64(UInt16.max) {
+            for key in keys {
+                var cookies = try linkCookies(key, of: inode, transaction) ?? []
+                guard cookies.count < LinkRecord.maximumCookies else { continue }
+                cookies.append(cookie)
+                return store(cookies, key, transaction)
+            }
+            let taken = Set(keys.map { $0.offset & 0xFFFF })
+            guard let free = (0..<UInt64(UInt16.max)).first(where: { !taken.contains($0) }) else {
+                throw .tooManyLinks
+            }
+            number = free
         }
         store(
-            [cookie], Key(inode, .link, LinkRecord.offset(parent: parent, page: free)), transaction)
+            [cookie], Key(inode, .link, LinkRecord.offset(parent: parent, page: number)),
+            transaction)
     }
 
     /// Forgets a name of an inode; if it was the one in the record, another takes its place.
@@ -140,6 +156,19 @@ extension FileSystem {
     private func linkPages(
         of inode: InodeNumber, parent: InodeNumber?, _ transaction: Transaction
     ) throws(FSError) -> [(key: Key, cookies: [UInt64])] {
+        var pages: [(key: Key, cookies: [UInt64])] = []
+        for key in try linkKeys(of: inode, parent: parent, transaction) {
+            if let cookies = try linkCookies(key, of: inode, transaction) {
+                pages.append((key, cookies))
+            }
+        }
+        return pages
+    }
+
+    /// The keys of those pages in order; the transaction may have deleted some.
+    private func linkKeys(
+        of inode: InodeNumber, parent: InodeNumber?, _ transaction: Transaction
+    ) throws(FSError) -> [Key] {
         let first = Key(inode, .link, parent.map { LinkRecord.offset(parent: $0, page: 0) } ?? 0)
         let last = Key(
             inode, .link, parent.map { LinkRecord.offset(parent: $0, page: 0xFFFF) } ?? .max)
@@ -151,15 +180,17 @@ extension FileSystem {
                 return true
             }
         }
-        var pages: [(key: Key, cookies: [UInt64])] = []
-        for key in keys.sorted() {
-            let cookies = try volume.value(key, in: transaction) { (value) throws(FSError) in
-                try LinkRecord.cookies(value, inode: inode.rawValue)
-            }
-            if let cookies { pages.append((key, cookies)) }
-        }
-        return pages
+        return keys.sorted()
     }
+
+    private func linkCookies(
+        _ key: Key, of inode: InodeNumber, _ transaction: Transaction
+    ) throws(FSError) -> [UInt64]? {
+        try volume.value(key, in: transaction) { (value) throws(FSError) in
+            try LinkRecord.cookies(value, inode: inode.rawValue)
+        }
+    }
+
     private func store(_ cookies: [UInt64], _ key: Key, _ transaction: Transaction) {
         if cookies.isEmpty {
             transaction.delete(key)
@@ -182,6 +213,7 @@ extension FileSystem {
         _ body: (DirectoryEntry, Attributes?) -> Bool
     ) throws(FSError) {
         let record = try directoryRecord(inode)
+        if cookie == 0 { noteAccess(inode, record) }
         let dots: [(String, UInt64, UInt64)] = [
             (".", Self.selfCookie, inode.rawValue),
             ("..", Self.parentCookie, max(record.parent, 1)),

@@ -6,6 +6,9 @@ extension FileSystem {
         try locks.shared(directory) { () throws(FSError) in
             let inode: InodeNumber
             if name.count == 1, name[0] == 0x2E {
+                // Asked for by a file handle whose inode the kernel does not have. Without a name
+                // it is gone, though its FORGET may still be on the way.
+                guard try record(of: directory).linkCount > 0 else { throw .stale }
                 inode = directory
             } else {
                 let record = try directoryRecord(directory)

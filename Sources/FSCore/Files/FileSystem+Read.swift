@@ -1,9 +1,10 @@
 /// read(2), SEEK_DATA and SEEK_HOLE.
 extension FileSystem {
     /// Fills `target` from `offset` on; returns how many bytes, fewer than asked for only at the
-    /// end of the file.
+    /// end of the file. `keepsAccessTime` is for a file that was opened with O_NOATIME.
     public func read(
-        _ inode: InodeNumber, at offset: UInt64, into target: MutableByteView
+        _ inode: InodeNumber, at offset: UInt64, into target: MutableByteView,
+        keepsAccessTime: Bool = false
     ) throws(FSError) -> Int {
         let (count, record) = try locks.shared(inode) { () throws(FSError) -> (Int, InodeRecord) in
             let record = try self.record(of: inode)
@@ -18,7 +19,7 @@ extension FileSystem {
             }
             return (count, record)
         }
-        if count > 0 { noteAccess(inode, record) }
+        if count > 0, !keepsAccessTime { noteAccess(inode, record) }
         return count
     }
 
@@ -66,9 +67,12 @@ extension FileSystem {
         }
     }
 
+    /// Whether each read has to be seen (`strictatime`).
+    public var countsEveryAccess: Bool { volume.options.accessTime == .strict }
+
     /// Updates the access time as the mount asks for. A failure is nobody's business: access times
     /// are outside of every promise.
-    private func noteAccess(_ inode: InodeNumber, _ record: InodeRecord) {
+    func noteAccess(_ inode: InodeNumber, _ record: InodeRecord) {
         let now = Timestamp.now()
         switch volume.options.accessTime {
         case .none: return

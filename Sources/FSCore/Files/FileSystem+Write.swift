@@ -19,7 +19,7 @@ extension FileSystem {
             }
             record.size = max(record.size, end)
             if dropPrivileges {
-                record.dropPrivileges()
+                if record.dropPrivileges() { transaction.unprivileged = inode }
                 try dropCapability(of: inode, record, transaction)
             }
             record.noteModified(.now())

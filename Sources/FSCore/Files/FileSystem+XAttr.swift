@@ -5,7 +5,8 @@ extension FileSystem {
     public func extendedAttribute(
         _ name: ByteView, of inode: InodeNumber
     ) throws(FSError) -> [UInt8] {
-        try locks.shared(inode) { () throws(FSError) in
+        try requireNamespace(name)
+        return try locks.shared(inode) { () throws(FSError) in
             let record = try record(of: inode)
             guard record.mayHaveAttributes else { throw .noSuchAttribute }
             guard let stored = try storedAttribute(name, of: inode) else { throw .noSuchAttribute }
@@ -72,6 +73,7 @@ extension FileSystem {
     public func removeExtendedAttribute(
         _ name: ByteView, of inode: InodeNumber
     ) throws(FSError) {
+        try requireNamespace(name)
         try change(inode, space: .freeing) { (transaction) throws(FSError) in
             var record = try record(of: inode)
             guard record.flags & (InodeFlags.immutable | InodeFlags.append) == 0 else {

@@ -22,6 +22,9 @@ public final class FileSystem: @unchecked Sendable {
     /// Serializes moves of directories between directories.
     let topologyLock = Mutex()
     let fileMap: FileMap
+    /// Told that a change of an inode's data took its set-user-id or set-group-id away, before the
+    /// change is answered; under the inode's lock. Set before the first request.
+    public var whenUnprivileged: @Sendable (InodeNumber) -> Void = { _ in }
 
     init(_ volume: Volume) {
         self.volume = volume
@@ -55,6 +58,7 @@ public final class FileSystem: @unchecked Sendable {
                     for inode in transaction.addedOrphans { orphans.insert(inode) }
                     for inode in transaction.removedOrphans { orphans.remove(inode) }
                     if let inode = transaction.retained { references.retain(inode) }
+                    if let inode = transaction.unprivileged { whenUnprivileged(inode) }
                     return result
                 }
             } catch .noSpace where attempts < 2 && volume.hasReleasedBlocks {
@@ -118,10 +122,15 @@ extension InodeRecord {
         changeSequence &+= 1
     }
     /// What write, truncate and chown take away from an executable (inode(7)).
-    mutating func dropPrivileges() {
-        guard kind == .regular else { return }
+    ///
+    /// - Returns: whether there was anything to take.
+    @discardableResult
+    mutating func dropPrivileges() -> Bool {
+        guard kind == .regular else { return false }
+        let before = mode
         mode &= ~ModeBits.setUserID
         if mode & ModeBits.groupExecute != 0 { mode &= ~ModeBits.setGroupID }
+        return mode != before
     }
 }
 

@@ -35,6 +35,8 @@ public final class Transaction {
     package var retained: InodeNumber?
     package var addedOrphans: [InodeNumber] = []
     package var removedOrphans: [InodeNumber] = []
+    /// An inode that lost set-user-id or set-group-id by a change of its data.
+    package var unprivileged: InodeNumber?
 
     /// A reference that dies: its blocks are freed, or kept for a snapshot.
     package struct Release: Sendable {

@@ -8,4 +8,4 @@
 #include <sys/xattr.h>
 extern int statx(int directory, const char *path, int flags, unsigned mask, struct statx *result);
 extern int syncfs(int descriptor);
-enum { AEGIS_SEEK_DATA = 3, AEGIS_SEEK_HOLE = 4, AEGIS_AT_STATX_DONT_SYNC = 0x4000 };
+enum { AEGIS_SEEK_DATA = 3, AEGIS_SEEK_HOLE = 4, AEGIS_AT_STATX_DONT_SYNC = 0x4000, AEGIS_O_NOATIME = 01000000 };
