@@ -83,6 +83,59 @@ import Testing
         #expect(try Checker.check(device, modules: .standard).isClean)
     }
 
+    /// The tally against a count block by block; a record of any size costs nothing by itself.
+    @Test(arguments: 1...20 as ClosedRange<UInt64>) func tallyNoticesWrongCounts(
+        seed: UInt64
+    ) {
+        var random = SeededRandom(seed: seed)
+        var tally = ShareTally()
+        var records: [ShareRecord] = []
+        var position: UInt64 = 1000
+        for _ in 0..<6 {
+            position += random.chance(1, in: 2) ? 0 : UInt64(random.below(5))
+            let blocks = UInt64(1 + random.below(8))
+            records.append(
+                ShareRecord(
+                    start: BlockAddress(block: position), blocks: blocks,
+                    references: UInt32(2 + random.below(2))))
+            let isAdded = tally.add(records[records.count - 1])
+            #expect(isAdded)
+            position += blocks
+        }
+        let isAddedAgain = tally.add(records[5])
+        #expect(!isAddedAgain)
+        var counts: [UInt64: Int] = [:]
+        for _ in 0..<random.integer(in: 0...30) {
+            let run = BlockRun(
+                BlockAddress(block: 998 + UInt64(random.below(60))), UInt64(1 + random.below(12)))
+            var next = run.start.block
+            tally.count(run) { part, isShared in
+                #expect(part.start.block == next)
+                next += part.count
+                for block in part.start.block..<next {
+                    let isRecorded = records.contains {
+                        block >= $0.start.block && block < $0.end
+                    }
+                    #expect(isRecorded == isShared)
+                }
+            }
+            #expect(next == run.start.block + run.count)
+            for block in run.start.block..<next { counts[block, default: 0] += 1 }
+        }
+        var found: [ShareRecord] = []
+        tally.forEachWrong { record, block, count in
+            #expect(counts[block] ?? 0 == count && count != Int(record.references))
+            found.append(record)
+        }
+        #expect(
+            found
+                == records.filter { record in
+                    (record.start.block..<record.end).contains {
+                        counts[$0] ?? 0 != Int(record.references)
+                    }
+                })
+    }
+
     /// Random copies between and inside a few files, against arrays.
     @Test(arguments: 1...6 as ClosedRange<UInt64>) func randomCopies(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)

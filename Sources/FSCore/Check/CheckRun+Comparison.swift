@@ -12,6 +12,7 @@ extension CheckRun {
     }
 
     func checkShares() {
+        for share in shares.records { mark(BlockRun(share.start, share.blocks), .blockUsedTwice) }
         guard !hasUnreadableNodes else { return }
         shares.forEachWrong { record, block, found in
             report(

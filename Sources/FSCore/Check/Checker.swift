@@ -251,7 +251,7 @@ final class CheckRun {
 
     /// Notes that a run is in use; false if part of it already was.
     @discardableResult
-    private func mark(_ run: BlockRun, _ issue: CheckIssue) -> Bool {
+    func mark(_ run: BlockRun, _ issue: CheckIssue) -> Bool {
         let region = run.start.block / DiskLayout.regionBlocks
         let start = Int(run.start.block % DiskLayout.regionBlocks)
         let buffer = reachable[region] ?? ByteBuffer(count: DiskFormat.blockSize)
@@ -462,7 +462,8 @@ final class CheckRun {
             for index in 0..<extent.replicas.count {
                 result.dataBlocks += UInt64(extent.blocks)
                 shares.count(BlockRun(extent.replicas[index], UInt64(extent.blocks))) {
-                    mark($0, .blockUsedTwice)
+                    // Shared blocks are marked once, with their record.
+                    if !$1 { mark($0, .blockUsedTwice) }
                 }
             }
         }

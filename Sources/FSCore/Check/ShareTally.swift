@@ -1,56 +1,63 @@
 /// Counts, for blocks that the volume tree calls shared, how many extents refer to them.
 ///
-/// Memory: 4 bytes for each shared block.
+/// Memory: some 16 bytes for each record and for each reference to shared blocks, never for the blocks
+/// themselves: a crafted record may claim any number of those.
 struct ShareTally {
-    private var records: [ShareRecord] = []
-    private var found: [[UInt32]] = []
+    private(set) var records: [ShareRecord] = []
+    /// Where references begin (+1) and end (−1).
+    private var edges: [(at: UInt64, delta: Int32)] = []
 
     /// Adds a record; false if it overlaps the one before. Records come in order.
     mutating func add(_ record: ShareRecord) -> Bool {
         if let last = records.last, last.end > record.start.rawValue { return false }
         records.append(record)
-        found.append([UInt32](repeating: 0, count: Int(record.blocks)))
         return true
     }
 
-    /// Counts one reference to each block of `run`. `first` hears of blocks that nobody referred to
-    /// before: those that are not shared, and shared ones at their first reference.
-    mutating func count(_ run: BlockRun, first: (BlockRun) -> Void) {
+    /// Counts one reference to each block of `run`, and hands out its parts.
+    mutating func count(_ run: BlockRun, part: (BlockRun, _ isShared: Bool) -> Void) {
         var position = run.start.rawValue
         let end = position + run.count
         var index = records.partitioningIndex { $0.end > position }
-        while position < end {
-            guard index < records.count, records[index].start.rawValue < end else {
-                first(BlockRun(BlockAddress(rawValue: position), end - position))
-                return
-            }
-            let record = records[index]
-            if position < record.start.rawValue {
-                first(
-                    BlockRun(
-                        BlockAddress(rawValue: position), record.start.rawValue - position))
-                position = record.start.rawValue
-            }
-            let stop = min(end, record.end)
-            while position < stop {
-                let place = Int(position - record.start.rawValue)
-                found[index][place] += 1
-                if found[index][place] == 1 {
-                    first(BlockRun(BlockAddress(rawValue: position), 1))
-                }
-                position += 1
-            }
+        func give(to stop: UInt64, isShared: Bool) {
+            guard position < stop else { return }
+            part(BlockRun(BlockAddress(rawValue: position), stop - position), isShared)
+            position = stop
+        }
+        while index < records.count, records[index].start.rawValue < end {
+            give(to: records[index].start.rawValue, isShared: false)
+            let stop = min(end, records[index].end)
+            edges.append((position, 1))
+            edges.append((stop, -1))
+            give(to: stop, isShared: true)
             index += 1
         }
+        give(to: end, isShared: false)
     }
 
     /// Hands out records whose count is not what was found, with a block as example.
-    func forEachWrong(_ body: (ShareRecord, _ block: UInt64, _ found: UInt32) -> Void) {
-        for (record, counts) in zip(records, found) {
-            guard let place = counts.firstIndex(where: { $0 != record.references }) else {
-                continue
+    func forEachWrong(_ body: (ShareRecord, _ block: UInt64, _ found: Int) -> Void) {
+        // Ends before beginnings, so that none of a record is left when the next one begins.
+        let edges = edges.sorted { ($0.at, $0.delta) < ($1.at, $1.delta) }
+        var next = 0
+        for record in records {
+            var found = 0
+            var position = record.start.rawValue
+            var wrong: (block: UInt64, found: Int)?
+            while position < record.end {
+                while next < edges.count, edges[next].at <= position {
+                    found += Int(edges[next].delta)
+                    next += 1
+                }
+                if wrong == nil, found != Int(record.references) {
+                    wrong = (BlockAddress(rawValue: position).block, found)
+                }
+                position = next < edges.count ? min(edges[next].at, record.end) : record.end
             }
-            body(record, record.start.block + UInt64(place), counts[place])
+            while next < edges.count, edges[next].at <= record.end, edges[next].delta < 0 {
+                next += 1
+            }
+            if let wrong { body(record, wrong.block, wrong.found) }
         }
     }
 }

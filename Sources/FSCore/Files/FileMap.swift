@@ -212,15 +212,11 @@ final class FileMap: @unchecked Sendable {
             let run = try volume.allocateData(want, goal: goal, space, promised: promised)
             transaction.publish(run)
             let bytes = source.slice(Int(done << 12), Int(run.count << 12))
-            if let journal = volume.journal {
-                if source.count <= journal.stagedDataLimit {
-                    transaction.stage(run, bytes)
-                } else {
-                    try volume.device.write(bytes, at: run.start.block << 12)
-                    journal.noteHomeWrite()
-                }
+            if let journal = volume.journal, source.count <= journal.stagedDataLimit {
+                transaction.stage(run, bytes)
             } else {
                 try volume.device.write(bytes, at: run.start.block << 12)
+                volume.journal?.noteHomeWrite()
             }
             fresh.append(
                 Extent(

@@ -155,7 +155,8 @@ extension JournalBuffer {
             firstOperation = try reader.u64()
             lastOperation = try reader.u64()
             try reader.require(
-                begin > end || end - begin <= UInt64(JournalBuffer.capacity), "bounds")
+                end < 1 << 62 && (begin > end || end - begin <= UInt64(JournalBuffer.capacity)),
+                "bounds")
         }
 
         /// Hands out the transactions that the ring may lack, in order.

@@ -205,12 +205,10 @@ enum TransactionCoder {
         }
     }
 
-    /// Cuts the staged data off an encoded transaction; returns its new size.
-    static func strip(_ target: MutableByteView) -> Int {
-        let size = target.view.u32(4)
-        target.store(size, at: 0)
+    /// Makes an encoded transaction, of which the staged data was left out, one without such.
+    static func strip(_ target: MutableByteView) {
+        target.store(target.view.u32(4), at: 0)
         target.store(UInt32(0), at: 20)
-        return Int(size)
     }
 
     static func byteCount(_ view: ByteView) -> Int { Int(view.u32(0)) }

@@ -276,7 +276,7 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
             var result: Result<Bool, FSError>
             do throws(FSError) {
                 result = .success(
-                    isDone ? try sealIfIdle(reason) : try writeRecords(reason))
+                    isDone ? try sealIfIdle() : try writeRecords(reason))
             } catch { result = .failure(error) }
             flushLock.lock()
             isFlushing = false
@@ -292,7 +292,7 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
     }
 
     /// Says in the ring that the last record is durable, so that damage to it is known as damage.
-    private func sealIfIdle(_ reason: JournalFlushReason) throws(FSError) -> Bool {
+    private func sealIfIdle() throws(FSError) -> Bool {
         guard lock.withLock({ !isSealed }) else { return true }
         try writeSeal()
         return true
@@ -415,7 +415,7 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
             let count = takesData ? view.count : TransactionCoder.dataOffset(view)
             let target = record.slice(place, count)
             target.copy(view.slice(0, count))
-            if !takesData { _ = TransactionCoder.strip(target) }
+            if !takesData { TransactionCoder.strip(target) }
             place += count
         }
         record.zero(place, record.count - place)
