@@ -55,7 +55,7 @@ extension FileSystem {
             if changes.userID != nil || changes.groupID != nil {
                 record.userID = changes.userID ?? record.userID
                 record.groupID = changes.groupID ?? record.groupID
-                if changes.mode == nil { record.dropPrivileges() }
+                if changes.mode == nil { record.dropPrivileges(ofAnyKind: true) }
                 try dropCapability(of: inode, record, transaction)
             } else if changes.dropPrivileges {
                 record.dropPrivileges()

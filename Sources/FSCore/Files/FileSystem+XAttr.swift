@@ -57,7 +57,8 @@ extension FileSystem {
             if mode == .createOnly, present != nil { throw .entryExists }
             if mode == .replaceOnly, present == nil { throw .noSuchAttribute }
             let isRedundant = try setACL(name, value, of: inode, &record)
-            if dropSetGroupID { record.mode &= ~ModeBits.setGroupID }
+            // The kernel asks for it with either ACL; the default one has no say in this mode.
+            if dropSetGroupID, isAccessACL(name) { record.mode &= ~ModeBits.setGroupID }
             if isRedundant {
                 // An ACL that says no more than the mode is not stored.
                 for key in present?.keys ?? [] { transaction.delete(key) }
@@ -80,6 +81,8 @@ extension FileSystem {
                 throw .notPermitted
             }
             guard let present = try storedAttribute(name, of: inode) else {
+                // Taking away an ACL that is not there leaves what was asked for (acl(5)).
+                if isACL(name) { return }
                 throw .noSuchAttribute
             }
             for key in present.keys { transaction.delete(key) }

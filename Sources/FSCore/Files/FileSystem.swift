@@ -121,12 +121,13 @@ extension InodeRecord {
         changeTime = now
         changeSequence &+= 1
     }
-    /// What write, truncate and chown take away from an executable (inode(7)).
+    /// What write, truncate and chown take away from an executable (inode(7)); chown from everything
+    /// but directories.
     ///
     /// - Returns: whether there was anything to take.
     @discardableResult
-    mutating func dropPrivileges() -> Bool {
-        guard kind == .regular else { return false }
+    mutating func dropPrivileges(ofAnyKind: Bool = false) -> Bool {
+        guard kind == .regular || ofAnyKind && !isDirectory else { return false }
         let before = mode
         mode &= ~ModeBits.setUserID
         if mode & ModeBits.groupExecute != 0 { mode &= ~ModeBits.setGroupID }
