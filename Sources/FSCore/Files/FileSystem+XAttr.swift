@@ -182,15 +182,4 @@ extension FileSystem {
         else { throw .noSpace }
         return free
     }
-
-    /// What write, truncate and chown take away besides mode bits: the file capability.
-    func dropCapability(
-        of inode: InodeNumber, _ record: InodeRecord, _ transaction: Transaction
-    ) throws(FSError) {
-        guard record.mayHaveAttributes, record.kind == .regular else { return }
-        let present = try Array("security.capability".utf8).withView { (name) throws(FSError) in
-            try storedAttribute(name, of: inode)
-        }
-        for key in present?.keys ?? [] { transaction.delete(key) }
-    }
 }

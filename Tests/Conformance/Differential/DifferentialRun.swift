@@ -21,7 +21,8 @@ enum DifferentialRun {
             let everyCallFrom = arguments.count == 5 ? Int(arguments[4]) : .max,
             let roots = openRoots(Array(arguments[..<2]))
         else {
-            print("usage, as root: aegisfs-conformance compare DIRECTORY DIRECTORY SEED CALLS [FROM]")
+            print(
+                "usage, as root: aegisfs-conformance compare DIRECTORY DIRECTORY SEED CALLS [FROM]")
             return 2
         }
         signal(SIGPIPE, SIG_IGN)
@@ -38,7 +39,7 @@ enum DifferentialRun {
                 return 1
             }
             history.append("\(number) \(call.description) -> \(outcomes[0].result)")
-            if history.count > 400 { history.removeFirst(200) }
+            if history.count > 4000 { history.removeFirst(2000) }
             if outcomes[0] != outcomes[1] {
                 print(
                     "FAIL seed \(seed), call \(number): \(call.description): "
@@ -64,7 +65,7 @@ enum DifferentialRun {
     }
 
     private static func report(_ history: [String]) {
-        for line in history.suffix(callsBetweenComparisons) { print("  \(line)") }
+        for line in history { print("  \(line)") }
     }
 
     private static func shown(_ outcome: Outcome) -> String {

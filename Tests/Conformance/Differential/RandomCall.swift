@@ -75,8 +75,13 @@ struct RandomCalls {
 
     mutating func next() -> RandomCall {
         let kind = random.weighted(Self.weights)
+        let worker = random.below(workers)
+        // Behind FUSE a stranger's chown to nobody and no group is not refused.
+        let group: UInt32 = random.pick([
+            0, User.alice.group, User.bob.group, User.sharedGroup, worker == 0 ? .max : 0,
+        ])
         return RandomCall(
-            worker: random.below(workers), kind: kind,
+            worker: worker, kind: kind,
             base: random.chance(2, in: 3) ? 0 : random.below(RandomCall.bases), path: path(),
             other: kind == .setAttribute || kind == .getAttribute || kind == .removeAttribute
                 ? attributeName() : path(),
@@ -85,7 +90,7 @@ struct RandomCalls {
             count: random.pick([0, 1, 10, 511, 700, 4096, 4096, 5000, 8192, 20_000, 70_000]),
             fill: UInt8(truncatingIfNeeded: random.next()),
             user: random.pick([0, User.alice.id, User.bob.id, .max]),
-            group: random.pick([0, User.alice.group, User.bob.group, User.sharedGroup, .max]),
+            group: group,
             times: [time(), time()])
     }
 
