@@ -17,6 +17,8 @@ public final class Volume: @unchecked Sendable {
     let checksum: any Checksum
     let layout: DiskLayout
     package let nameHash: any NameHash
+    /// Copies of the data of files that say nothing else.
+    let defaultDataCopies: Int
     private(set) var options: OpenOptions
     /// Which ring the next superblock names.
     private(set) var ringIncarnation: UInt64
@@ -126,6 +128,7 @@ public final class Volume: @unchecked Sendable {
         layout = DiskLayout(blockCount: superblock.blockCount)
         checksum = modules.requiredChecksum(superblock.checksumKind)
         nameHash = modules.nameHash(superblock.nameHashKey)
+        defaultDataCopies = Int(superblock.dataCopies)
         cache = PageCache(byteLimit: options.cacheBytes)
         nodes = NodeStore(
             device: device, checksum: checksum, layout: layout,
@@ -372,10 +375,16 @@ public final class Volume: @unchecked Sendable {
         pool.put(place)
     }
 
-    /// Allocates blocks for data; the caller publishes or cancels them.
+    /// How many copies the data of a file gets that is written now.
+    func dataCopies(of record: InodeRecord) -> Int {
+        record.copies == 0 ? defaultDataCopies : Int(record.copies)
+    }
+
+    /// Allocates runs of one length, one for each copy of some data and far from each other; the
+    /// caller publishes or cancels them.
     func allocateData(
-        _ want: UInt64, goal: BlockAddress?, _ space: SpaceClass, promised: Bool
-    ) throws(FSError) -> BlockRun {
+        _ want: UInt64, copies: Int, goal: ReplicaList?, _ space: SpaceClass, promised: Bool
+    ) throws(FSError) -> (places: ReplicaList, count: UInt64) {
         let (dirty, promisedBlocks) = treeLock.shared {
             (window.dirty.count, window.promisedBlocks)
         }
@@ -383,7 +392,7 @@ public final class Volume: @unchecked Sendable {
         let keep =
             floor(promised ? .freeing : space, dirtyPages: dirty)
             + (promised ? 0 : promisedBlocks)
-        return try allocator.allocateData(want, goal: goal, keeping: keep)
+        return try allocator.allocateData(want, copies: copies, goal: goal, keeping: keep)
     }
 
     /// Whether a checkpoint would make blocks available.
