@@ -229,7 +229,7 @@ import Testing
     @Test func node() throws {
         let uuid = VolumeUUID.random()
         let page = Page(
-            emptyAtLevel: 0, tree: .head, uuid: uuid,
+            emptyAtLevel: 0, tree: .files, uuid: uuid,
             replicas: ReplicaList(BlockAddress(block: 200), BlockAddress(block: 300)),
             sequence: SuperblockSequence(0x1011_1213_1415_1617),
             birth: BirthEpoch(0x2021_2223_2425_2627))
@@ -251,7 +251,7 @@ import Testing
                 "checksum": .bytes(padded(littleEndian([sum.words.0]), to: 32)),
                 "magic": .bytes(Array("AGND".utf8)), "version": .number(1), "level": .number(0),
                 "internal uuid": .bytes(bytes(uuid)), "address": .number(200),
-                "tree id": .number(2), "sequence": .number(0x1011_1213_1415_1617),
+                "tree kind": .number(2), "sequence": .number(0x1011_1213_1415_1617),
                 "birth": .number(0x2021_2223_2425_2627), "nonce": .number(0), "tag": .number(0),
                 "key id": .number(0), "item count": .number(2), "heap start": .number(UInt64(heap)),
                 "garbage": .number(0), "slots": .anything,
@@ -279,17 +279,17 @@ import Testing
         [1, 2].withView { inner.node.put(keys[0], $0) }
         [1].withView { inner.node.put(keys[0], $0) }
         #expect(inner.node.view[try document.offset("Node", "level")] == 3)
-        #expect(inner.node.view.u64(try document.offset("Node", "tree id")) == 1)
+        #expect(inner.node.view.u64(try document.offset("Node", "tree kind")) == 1)
         #expect(inner.node.view.u16(try document.offset("Node", "garbage")) == 2)
 
         let validator = NodeValidator(
             layout: layout, internalUUID: uuid, checksumKind: .crc32c)
         let expectation = NodeValidator.Expectation(
-            pointer: page.pointer(.crc32c), tree: .head, lower: nil, upper: nil)
+            pointer: page.pointer(.crc32c), tree: .files, lower: nil, upper: nil)
         try refuse(
             "Node", whole,
             fixed: [
-                "magic", "version", "level", "internal uuid", "address", "tree id", "sequence",
+                "magic", "version", "level", "internal uuid", "address", "tree kind", "sequence",
                 "birth", "garbage", "heap start",
             ], ["n": 2]
         ) { view in

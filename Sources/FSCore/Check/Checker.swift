@@ -174,7 +174,7 @@ final class CheckRun {
             pointer: superblock.volumeRoot, tree: .volume, lower: nil, upper: nil)
         walk(expectation)
         expectation.pointer = superblock.headRoot
-        expectation.tree = .head
+        expectation.tree = .files
         walk(expectation)
         if shouldStop() { return }
         finishInode()
@@ -211,7 +211,7 @@ final class CheckRun {
         do throws(FSError) {
             page = try nodes.read(expected)
         } catch {
-            report(.nodeUnreadable, "tree \(expected.tree.rawValue): \(error)")
+            report(.nodeUnreadable, "\(expected.tree) tree: \(error)")
             return
         }
         checkReplicas(expected)
@@ -282,8 +282,8 @@ final class CheckRun {
     private var attributeRest = 0
     private var attributeChunk: UInt64 = 0
 
-    private func item(_ key: Key, _ value: ByteView, _ tree: TreeID) {
-        guard tree == .head else {
+    private func item(_ key: Key, _ value: ByteView, _ tree: TreeKind) {
+        guard tree == .files else {
             if key.object == 0, volumeItem(key, value) { return }
             report(.unknownItem, "volume tree, object \(key.object), type \(key.type.rawValue)")
             return

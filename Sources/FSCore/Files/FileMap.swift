@@ -10,8 +10,12 @@
 @safe
 final class FileMap: @unchecked Sendable {
     unowned let volume: Volume
+    let tree: CopyOnWriteTree
 
-    init(_ volume: Volume) { self.volume = volume }
+    init(_ volume: Volume, _ tree: CopyOnWriteTree) {
+        self.volume = volume
+        self.tree = tree
+    }
 
     /// A mapped run of a file.
     struct Extent {
@@ -52,7 +56,7 @@ final class FileMap: @unchecked Sendable {
         var position = Self.key(inode, found.last?.end ?? range.lowerBound) as Key?
         guard found.count < limit else { return found }
         try volume.reading { () throws(TreeFault) in
-            try volume.head.scan(&position, through: Self.key(inode, range.upperBound - 1)) {
+            try tree.scan(&position, through: Self.key(inode, range.upperBound - 1)) {
                 (key, value) throws(FSError) in
                 let next = try extent(key, value)
                 if let last = found.last, last.end > next.block {
@@ -68,7 +72,7 @@ final class FileMap: @unchecked Sendable {
     /// The extent that begins at `block` or is the nearest before it.
     func extent(atOrBefore block: UInt64, _ inode: InodeNumber) throws(FSError) -> Extent? {
         try volume.reading { () throws(TreeFault) in
-            try volume.head.last(from: Self.key(inode, 0), through: Self.key(inode, block)) {
+            try tree.last(from: Self.key(inode, 0), through: Self.key(inode, block)) {
                 (key, value) throws(FSError) in try extent(key, value)
             }
         }
@@ -229,8 +233,8 @@ final class FileMap: @unchecked Sendable {
                 Extent(
                     block: block + done,
                     record: ExtentRecord(
-                        blocks: UInt32(length), birth: volume.birthEpoch, replicas: places,
-                        sumKind: volume.checksumKind, sums: sums(bytes))))
+                        blocks: UInt32(length), birth: transaction.epoch(in: volume),
+                        replicas: places, sumKind: volume.checksumKind, sums: sums(bytes))))
             goal = places.advanced(by: length)
             done += length
         }
@@ -330,9 +334,4 @@ final class FileMap: @unchecked Sendable {
             }
         }
     }
-}
-
-extension Volume {
-    /// The epoch in which references that are published now are born.
-    var birthEpoch: BirthEpoch { treeLock.shared { window.birthEpoch } }
 }

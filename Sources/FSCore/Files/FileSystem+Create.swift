@@ -43,7 +43,7 @@ extension FileSystem {
             var target: [UInt8] = []
             for part in 0...1 where target.count < Int(record.size) {
                 target +=
-                    try volume.value(Key(inode, .inlineData, UInt64(part))) { $0.toArray() } ?? []
+                    try value(Key(inode, .inlineData, UInt64(part))) { $0.toArray() } ?? []
             }
             guard target.count == Int(record.size) else {
                 throw .corrupt(Corruption(.inode, at: inode.rawValue, "symbolic link is cut short"))

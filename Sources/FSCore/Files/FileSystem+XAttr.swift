@@ -28,7 +28,7 @@ extension FileSystem {
             guard record.mayHaveAttributes else { return names }
             var position: Key? = Key(inode, .attribute, 0)
             try volume.reading { () throws(TreeFault) in
-                try volume.head.scan(&position, through: Key(inode, .attribute, .max)) {
+                try tree.scan(&position, through: Key(inode, .attribute, .max)) {
                     (key, value) throws(FSError) in
                     guard key.offset & 0xFF == 0 else { return true }
                     let chunk = try AttributeRecord(decoding: value, inode: inode.rawValue)
@@ -138,7 +138,7 @@ extension FileSystem {
         var missing = 0
         var position: Key? = first
         try volume.reading { () throws(TreeFault) in
-            try volume.head.scan(&position, through: last) { (key, value) throws(FSError) in
+            try tree.scan(&position, through: last) { (key, value) throws(FSError) in
                 let ordinal = key.offset >> 8 & 0xFF
                 if key.offset & 0xFF == 0 {
                     if found != nil { return false }
@@ -188,7 +188,7 @@ extension FileSystem {
             inode, .attribute,
             AttributeRecord.offset(hash: hash, ordinal: AttributeRecord.maximumOrdinal, chunk: 255))
         try volume.reading { () throws(TreeFault) in
-            try volume.head.scan(&position, through: last) { (key, _) throws(FSError) in
+            try tree.scan(&position, through: last) { (key, _) throws(FSError) in
                 used.insert(key.offset >> 8 & 0xFF)
                 return true
             }

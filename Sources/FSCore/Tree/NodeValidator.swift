@@ -12,12 +12,12 @@ package struct NodeValidator {
     /// What the parent states of a child.
     package struct Expectation {
         package var pointer: NodePointer
-        package var tree: TreeID
+        package var tree: TreeKind
         /// Keys of the child are in `lower ..< upper`; nil is no bound.
         package var lower: Key?
         package var upper: Key?
 
-        package init(pointer: NodePointer, tree: TreeID, lower: Key?, upper: Key?) {
+        package init(pointer: NodePointer, tree: TreeKind, lower: Key?, upper: Key?) {
             self.pointer = pointer
             self.tree = tree
             self.lower = lower
@@ -37,7 +37,7 @@ package struct NodeValidator {
         var uuidReader = ByteReader(view.slice(40, 16), .node, at: location)
         try reader.require(try VolumeUUID(&uuidReader) == internalUUID, "node of another volume")
         try reader.require(page.address == expected.pointer.address, "node of another place")
-        try reader.require(page.treeID == expected.tree, "node of tree \(page.treeID.rawValue)")
+        try reader.require(page.kind == expected.tree, "node of another kind of tree")
         try reader.require(page.sequence == expected.pointer.sequence, "sequence differs")
         try reader.require(page.birth == expected.pointer.birth, "birth differs")
         try reader.require(view.slice(88, 42).isAllZero, "encrypted node")

@@ -8,7 +8,7 @@ extension Volume {
     ) throws(FSError) -> [UInt8]? {
         let key = ModuleRecord.key(module, number)
         do throws(FSError) {
-            return try value(key, tree: .volume) { (value) throws(FSError) in
+            return try value(key, of: volumeTree) { (value) throws(FSError) in
                 try ModuleRecord(key, decoding: value).payload
             }
         } catch .corrupt(let what) where what.structure == .module {

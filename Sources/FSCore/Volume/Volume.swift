@@ -35,6 +35,8 @@ public final class Volume: @unchecked Sendable {
     let treeLock = ReadWriteLock()
     package private(set) var head: CopyOnWriteTree!
     package private(set) var volumeTree: CopyOnWriteTree!
+    /// Heads other than the default one.
+    package private(set) var clones: [TreeID: CopyOnWriteTree] = [:]
     var window: Window
 
     /// Seams that a volume may have; nil without the module.
@@ -106,7 +108,7 @@ public final class Volume: @unchecked Sendable {
         if device.isReadOnly { options.readOnly = true }
         let volume = try Volume(device, modules, superblock, options, observer)
         try volume.loadRoots()
-        volume.backing = FileSystem(volume)
+        volume.backing = FileSystem(volume, volume.head)
         try volume.recover(isOtherPairReadable: isOtherPairReadable)
         try volume.findShares()
         if !volume.options.readOnly {
@@ -156,8 +158,8 @@ public final class Volume: @unchecked Sendable {
     private func loadRoots() throws(FSError) {
         func root(_ id: TreeID, _ pointer: NodePointer) throws(FSError) -> CopyOnWriteTree {
             let page = try load(
-                NodeValidator.Expectation(pointer: pointer, tree: id, lower: nil, upper: nil))
-            guard page.tree == id, page.level == pointer.level else {
+                NodeValidator.Expectation(pointer: pointer, tree: id.kind, lower: nil, upper: nil))
+            guard page.tree == id.kind, page.level == pointer.level else {
                 throw .corrupt(
                     Corruption(.node, at: pointer.address.block << 12, "reached at two places"))
             }
@@ -198,7 +200,11 @@ public final class Volume: @unchecked Sendable {
     /// The default head's files.
     public var fileSystem: FileSystem { backing }
 
-    func tree(_ id: TreeID) -> CopyOnWriteTree { id == .volume ? volumeTree : head }
+    /// Nil if there is no such head. Under the tree lock.
+    @inline(__always)
+    func tree(_ id: TreeID) -> CopyOnWriteTree? {
+        id == .head ? head : id == .volume ? volumeTree : clones[id]
+    }
 
     // MARK: Reading
 
@@ -232,7 +238,7 @@ public final class Volume: @unchecked Sendable {
 
     /// Makes a node resident.
     @discardableResult
-    private func load(_ missing: NodeValidator.Expectation) throws(FSError) -> Page {
+    func load(_ missing: NodeValidator.Expectation) throws(FSError) -> Page {
         let page = try nodes.read(missing)
         return try treeLock.shared { () throws(FSError) in try nodes.admit(page) }
     }
@@ -243,174 +249,17 @@ public final class Volume: @unchecked Sendable {
     }
 
     /// The value of an item as the transaction sees it.
-    func value<R>(
-        _ key: Key, tree id: TreeID = .head, in transaction: Transaction? = nil,
+    package func value<R>(
+        _ key: Key, of tree: CopyOnWriteTree, in transaction: Transaction? = nil,
         _ body: (ByteView) throws(FSError) -> R
     ) throws(FSError) -> R? {
-        if let transaction, let pending = transaction.pending(key, id) {
+        if let transaction, let pending = transaction.pending(key, tree.id) {
             guard let range = pending else { return nil }
             return try transaction.bytes.withView { (view) throws(FSError) in
                 try body(view.slice(range.lowerBound, range.count))
             }
         }
-        return try reading { () throws(TreeFault) in try tree(id).get(key, body) }
-    }
-
-    // MARK: Changing
-
-    /// Applies a transaction: all of it, or nothing and an error.
-    ///
-    /// - Parameter isReplayed: it comes from the journal, which need not hear of it again.
-    func commit(
-        _ transaction: Transaction, _ space: SpaceClass, isReplayed: Bool = false
-    ) throws(FSError) {
-        guard !transaction.isEmpty else { return }
-        let journal = isReplayed ? nil : self.journal
-        if !isReplayed { try waitForRoom() }
-        while true {
-            var missing: NodeValidator.Expectation?
-            var needed = 0
-            var counted = PlannedPages()
-            treeLock.lockExclusive()
-            do throws(FSError) { if !isReplayed { try requireWritable() } } catch {
-                treeLock.unlock()
-                throw error
-            }
-            if let journal, !journal.hasRoom(for: transaction) {
-                treeLock.unlock()
-                try makeJournalRoom(journal)
-                continue
-            }
-            do throws(TreeFault) {
-                for update in transaction.updates {
-                    needed += try tree(update.tree).plan(
-                        update.key, room: transaction.growth, isDelete: update.value == nil,
-                        &counted)
-                }
-            } catch {
-                switch error {
-                case .failed(let failure):
-                    treeLock.unlock()
-                    throw failure
-                case .missing(let expectation): missing = expectation
-                }
-            }
-            if let missing {
-                let token = epochs.enter()
-                treeLock.unlock()
-                defer { leave(token) }
-                try load(missing)
-                continue
-            }
-            if pool.count >= needed {
-                apply(transaction)
-                let wakesTimer = journal?.append(transaction) ?? false
-                treeLock.unlock()
-                if wakesTimer { wakeTimers() }
-                return
-            }
-            let dirty = window.dirty.count
-            treeLock.unlock()
-            try refillPool(to: needed, space, dirtyPages: dirty)
-        }
-    }
-
-    private func apply(_ transaction: Transaction) {
-        transaction.bytes.withView { (view) in
-            for update in transaction.updates {
-                if let range = update.value {
-                    tree(update.tree).put(update.key, view.slice(range.lowerBound, range.count))
-                } else {
-                    tree(update.tree).delete(update.key)
-                }
-            }
-        }
-        window.published += transaction.published
-        for release in transaction.released { self.release(release.run, birth: release.birth) }
-        window.inodeCount = UInt64(clamping: Int64(window.inodeCount) + transaction.inodeDelta)
-        window.promisedBlocks = UInt64(
-            clamping: Int64(window.promisedBlocks) + transaction.promisedDelta)
-        window.operations += 1
-    }
-
-    func release(_ run: BlockRun, birth: BirthEpoch) {
-        if options.brokenRules.contains(.reuseBeforeCheckpoint) { allocator.reuse([run]) }
-        if let snapshots, !snapshots.isFreed(run, birth: birth, by: .head) { return }
-        window.released.append(run)
-        window.releasedBlocks += run.count
-    }
-
-    /// Blocks that an allocation of this class must leave free.
-    func floor(_ space: SpaceClass, dirtyPages: Int) -> UInt64 {
-        let floors = allocator.floors
-        // Changing a node again in the next window takes a new place while the old is still held.
-        let again = UInt64(dirtyPages) * DiskFormat.blocksPerNode * UInt64(DiskFormat.nodeReplicas)
-        switch space {
-        case .ordinary: return floors.slop + floors.emergency + min(again, floors.slop)
-        case .freeing: return floors.emergency
-        case .emergency: return 0
-        }
-    }
-
-    /// So much free space that a few places held ahead of need do not matter: 256 MiB.
-    static let plentyBlocks: UInt64 = 65536
-
-    private func refillPool(
-        to needed: Int, _ space: SpaceClass, dirtyPages: Int
-    ) throws(FSError) {
-        // More than needed when space is plenty, so that most commits find the pool filled.
-        let keep = floor(space, dirtyPages: dirtyPages)
-        let plenty = allocator.freeBlocks > keep + Self.plentyBlocks
-        let target = plenty ? max(needed, NodePool.target) + NodePool.target / 2 : needed
-        var places: [ReplicaList] = []
-        defer { treeLock.exclusive { for place in places { stock(place) } } }
-        while pool.count + places.count < target {
-            places.append(try allocator.allocateNode(keeping: keep))
-        }
-    }
-
-    /// Adds a place to the pool. Under the exclusive tree lock.
-    func stock(_ place: ReplicaList) {
-        cache.reserve(place.first)
-        pool.put(place)
-    }
-
-    /// How many copies the data of a file gets that is written now.
-    func dataCopies(of record: InodeRecord) -> Int {
-        record.copies == 0 ? defaultDataCopies : Int(record.copies)
-    }
-
-    /// Allocates runs of one length, one for each copy of some data and far from each other; the
-    /// caller publishes or cancels them.
-    func allocateData(
-        _ want: UInt64, copies: Int, goal: ReplicaList?, _ space: SpaceClass, promised: Bool
-    ) throws(FSError) -> (places: ReplicaList, count: UInt64) {
-        let (dirty, promisedBlocks) = treeLock.shared {
-            (window.dirty.count, window.promisedBlocks)
-        }
-        // Promised blocks are kept for those they were promised to.
-        let keep =
-            floor(promised ? .freeing : space, dirtyPages: dirty)
-            + (promised ? 0 : promisedBlocks)
-        return try allocator.allocateData(want, copies: copies, goal: goal, keeping: keep)
-    }
-
-    /// Whether a checkpoint would make blocks available.
-    var hasReleasedBlocks: Bool { treeLock.shared { window.releasedBlocks > 0 } }
-
-    /// A fresh inode number.
-    func allocateInode() throws(FSError) -> InodeNumber {
-        while true {
-            let number: UInt64? = treeLock.exclusive {
-                guard window.nextInode < window.inodeCeiling else { return nil }
-                window.nextInode += 1
-                return window.nextInode - 1
-            }
-            if let number { return InodeNumber(number) }
-            guard treeLock.shared({ window.nextInode < InodeNumber.limit }) else { throw .noSpace }
-            try requireWritable()
-            try checkpoint(force: true)
-        }
+        return try reading { () throws(TreeFault) in try tree.get(key, body) }
     }
 
     // MARK: State

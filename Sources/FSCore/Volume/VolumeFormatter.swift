@@ -30,7 +30,7 @@ public enum VolumeFormatter {
         let ring = try writeRing(
             device, allocator, blocks: journalBlocks(blockCount, options), layout)
         var published = ring
-        func writeRoot(_ tree: TreeID, fill: (NodePage) -> Void) throws(FSError) -> NodePointer {
+        func writeRoot(_ tree: TreeKind, fill: (NodePage) -> Void) throws(FSError) -> NodePointer {
             let page = Page(
                 emptyAtLevel: 0, tree: tree, uuid: internalUUID,
                 replicas: try allocator.allocateNode(keeping: 0), sequence: sequence,
@@ -43,7 +43,7 @@ public enum VolumeFormatter {
             }
             return page.pointer(checksum.kind, checksum: sum)
         }
-        let head = try writeRoot(.head) { page in
+        let head = try writeRoot(.files) { page in
             var root = InodeRecord(
                 mode: FileKind.directory.modeBits | 0o755, userID: options.rootUserID,
                 groupID: options.rootGroupID, linkCount: 2, time: now)
