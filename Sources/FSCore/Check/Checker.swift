@@ -284,7 +284,7 @@ final class CheckRun {
 
     private func item(_ key: Key, _ value: ByteView, _ tree: TreeKind) {
         guard tree == .files else {
-            if key.type == .share, key.object == 0 { return share(key, value) }
+            if key.object == 0, volumeItem(key, value) { return }
             report(.unknownItem, "volume tree, object \(key.object), type \(key.type.rawValue)")
             return
         }
@@ -452,9 +452,9 @@ final class CheckRun {
             report(.extentsOverlap, "inode \(key.object), offset \(key.offset)")
         }
         extentEnd = start + UInt64(extent.blocks)
-        blocks += UInt64(extent.blocks)
+        blocks += extent.heldBlocks
         switch extent.kind {
-        case .promised: promised += UInt64(extent.blocks)
+        case .promised: promised += extent.heldBlocks
         case .data:
             if superblock.birthEpoch < extent.birth {
                 report(.extentFromFuture, "inode \(key.object), offset \(key.offset)")
