@@ -40,6 +40,8 @@ extension FileSystem {
         let present = try Array("security.capability".utf8).withView { (name) throws(FSError) in
             try storedAttribute(name, of: inode)
         }
-        for key in present?.keys ?? [] { transaction.delete(key) }
+        // An empty one, which everybody may set, is none to the kernel either.
+        guard let present, !present.value.isEmpty else { return }
+        for key in present.keys { transaction.delete(key) }
     }
 }

@@ -70,9 +70,13 @@ extension FileSystem {
             let present = record.mayHaveAttributes ? try storedAttribute(name, of: inode) : nil
             if mode == .createOnly, present != nil { throw .entryExists }
             if mode == .replaceOnly, present == nil { throw .noSuchAttribute }
+            let before = record
             let isRedundant = try setACL(name, value, of: inode, &record)
             // The kernel asks for it with either ACL; the default one has no say in this mode.
             if dropSetGroupID, isAccessACL(name) { record.mode &= ~ModeBits.setGroupID }
+            // Setting what is there already is no change, as to ext4.
+            let isThere = present?.value.withView { $0.equals(value) } ?? false
+            if record == before, isRedundant ? present == nil : isThere { return }
             if isRedundant {
                 // An ACL that says no more than the mode is not stored.
                 for key in present?.keys ?? [] { transaction.delete(key) }

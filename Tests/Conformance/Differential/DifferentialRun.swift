@@ -41,10 +41,9 @@ enum DifferentialRun {
             history.append("\(number) \(call.description) -> \(outcomes[0].result)")
             if history.count > 4000 { history.removeFirst(2000) }
             if outcomes[0] != outcomes[1] {
-                print(
-                    "FAIL seed \(seed), call \(number): \(call.description): "
-                        + "\(shown(outcomes[0])) against \(shown(outcomes[1]))")
-                report(history)
+                report(
+                    "seed \(seed), call \(number): \(call.description): "
+                        + "\(shown(outcomes[0])) against \(shown(outcomes[1]))", history)
                 return 1
             }
             if number % callsBetweenComparisons == callsBetweenComparisons - 1
@@ -53,8 +52,7 @@ enum DifferentialRun {
                 // Longer than a tick of the clock that times are taken from, before and after.
                 usleep(12_000)
                 if let difference = difference(walks, roots) {
-                    print("FAIL seed \(seed), state after call \(number): \(difference)")
-                    report(history)
+                    report("seed \(seed), state after call \(number): \(difference)", history)
                     return 1
                 }
                 usleep(12_000)
@@ -64,7 +62,9 @@ enum DifferentialRun {
         return 0
     }
 
-    private static func report(_ history: [String]) {
+    /// What differed, and behind it every call that led there.
+    private static func report(_ difference: String, _ history: [String]) {
+        print("FAIL \(difference)")
         for line in history { print("  \(line)") }
     }
 
