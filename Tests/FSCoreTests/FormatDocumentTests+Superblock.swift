@@ -40,6 +40,7 @@ extension FormatDocumentTests {
         block.errorCounters.counts = (1...8).map { UInt64($0) << 56 | 0x0304 }
         let bootID = VolumeUUID.random()
         block.operations = 0x2122_2324_2526_2728
+        block.addressLimit = 0x3132_3334_3536_3738
         block.lease = Superblock.MountLease(
             host: "host", bootID: bootID, time: 0x1112_1314_1516_1718, processID: 0x191A_1B1C)
         block.devices[0].blockCount = 0xD0D1_D2D3_D4D5_D6D7
@@ -83,6 +84,7 @@ extension FormatDocumentTests {
                 "lease time": .number(0x1112_1314_1516_1718),
                 "lease process": .number(0x191A_1B1C), "device table": .bytes(table),
                 "operations": .number(block.operations),
+                "address limit": .number(block.addressLimit),
                 "checksum": .bytes(padded(littleEndian([checksum]), to: 32)),
             ])
         try compare(

@@ -107,7 +107,8 @@ import Testing
             Set(document.records.keys) == [
                 "Superblock", "Device entry", "Bitmap entry", "Node", "Slot", "Node pointer", "Key",
                 "Inode record", "Directory record", "Directory entry", "Link record",
-                "Extent record", "Share record", "Attribute place", "Attribute record",
+                "Extent record", "Share record", "Remap record", "Attribute place",
+                "Attribute record",
                 "Attribute continuation",
                 "Journal record", "Journal transaction", "Journal update",
             ])
@@ -182,7 +183,7 @@ import Testing
         let types: [String: ItemType] = [
             "orphan": .orphan, "inode": .inode, "inline data": .inlineData,
             "attribute": .attribute, "link": .link, "directory entry": .directoryEntry,
-            "extent": .extent, "share": .share,
+            "extent": .extent, "share": .share, "remap": .remap,
         ]
         let table = try document.table("object")
         #expect(table.count == types.count)
@@ -281,7 +282,7 @@ import Testing
         #expect(inner.node.view.u64(try document.offset("Node", "tree id")) == 1)
         #expect(inner.node.view.u16(try document.offset("Node", "garbage")) == 2)
 
-        let validator = NodeValidator(layout: layout, internalUUID: uuid)
+        let validator = NodeValidator(geometry: VolumeGeometry(layout), internalUUID: uuid)
         let expectation = NodeValidator.Expectation(
             pointer: page.pointer(.crc32c), tree: .head, lower: nil, upper: nil)
         try refuse(
@@ -423,6 +424,27 @@ import Testing
         let promise = ExtentRecord(promised: 3, sumKind: .crc32c).encoded()
         #expect(promise.count == 32)
         #expect(promise[try document.offset("Extent record", "kind")] == 1)
+    }
+
+    @Test func remapRecord() throws {
+        let remap = RemapRecord(source: 2000, count: 0x0203, target: 1500)
+        try compare(
+            "Remap record", remap.encoded(),
+            [
+                "version": .number(1), "blocks": .number(0x0203), "target": .number(1500),
+            ])
+        try refuse("Remap record", remap.encoded(), fixed: ["version"]) {
+            _ = try RemapRecord(remap.key, decoding: $0, layout: layout)
+        }
+        // A target behind the end is none, a source may have been there.
+        let tail = RemapRecord(source: 6000, count: 1, target: 4070)
+        let larger = DiskLayout(blockCount: 4096, addressLimit: 8192)
+        for (layout, isRight) in [(larger, false), (DiskLayout(blockCount: 8192), true)] {
+            let decoded = tail.encoded().withView {
+                try? RemapRecord(tail.key, decoding: $0, layout: layout)
+            }
+            #expect((decoded == tail) == isRight)
+        }
     }
 
     @Test func shareRecord() throws {

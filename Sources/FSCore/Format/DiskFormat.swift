@@ -43,7 +43,9 @@ public enum DiskFormat {
     public enum Incompatible {
         /// There is a journal, which may hold what the trees lack.
         public static let journal: UInt64 = 1 << 0
-        public static let known = journal
+        /// Blocks may have been moved: there are remaps, and addresses up to the limit of addresses.
+        public static let remap: UInt64 = 1 << 3
+        public static let known = journal | remap
     }
 }
 

@@ -62,4 +62,6 @@ public struct ItemType: Equatable, Hashable, Sendable {
     // Items of the volume tree; the object is 0.
     /// `ShareRecord`; offset = block address.
     public static let share = ItemType(rawValue: 0x40)
+    /// `RemapRecord`; offset = block address.
+    public static let remap = ItemType(rawValue: 0x58)
 }

@@ -36,7 +36,8 @@
 ///     864  device table         8 × 64: uuid 16, u64 blocks, u64 last sequence, u8 flush
 ///                               capability, 31 reserved
 ///     1376 operations           u64    operations up to this one are in the trees
-///     1384 reserved
+///     1448 address limit        u64    with remaps: blocks that addresses may name; else 0
+///     1456 reserved
 ///     4064 checksum             32     over bytes 0 … 4063
 ///
 /// - Invariant: the copy for sequence *n* is in pair *n* mod 2, so a torn write never touches the
@@ -74,6 +75,8 @@ public struct Superblock: Equatable, Sendable {
     public var journalExtents: [BlockRun] = []
     /// Operations up to this one are in the trees.
     public var operations: UInt64 = 0
+    /// With remaps: the size up to which addresses may go; else 0.
+    public var addressLimit: UInt64 = 0
     public var errorCounters = ErrorCounters()
     public var lease: MountLease?
     public var devices: [DeviceEntry]
@@ -122,6 +125,10 @@ public struct Superblock: Equatable, Sendable {
 
     /// The size of the (only) device in blocks.
     public var blockCount: UInt64 { devices[0].blockCount }
+    public var layout: DiskLayout {
+        DiskLayout(blockCount: blockCount, addressLimit: addressLimit)
+    }
+    static let spaceOffset = 1448
 
     // MARK: Decoding: bytes → unverified fields → a superblock that was checked
 
@@ -221,11 +228,18 @@ public struct Superblock: Equatable, Sendable {
         operations = try reader.u64()
         try reader.require(operations < 1 << 62, "operations")
         try reader.require(journalIncarnation < 1 << 62, "journal incarnation")
+        try reader.reserved(Self.spaceOffset - reader.offset)
+        addressLimit = try reader.u64()
         try reader.reserved(Self.checksumOffset - reader.offset)
         try reader.require(
             DiskLayout.isSupported(blockCount),
             "device size of \(blockCount) blocks")
-        let layout = DiskLayout(blockCount: blockCount)
+        let hasRemaps = incompatible & DiskFormat.Incompatible.remap != 0
+        try reader.require(
+            hasRemaps
+                ? addressLimit >= blockCount && DiskLayout.isSupported(addressLimit)
+                : addressLimit == 0, "limit of addresses")
+        let layout = self.layout
         for root in [headRoot, volumeRoot] {
             try root.validate(layout, reader)
             try reader.require(root.sequence <= sequence, "root from the future")
@@ -235,7 +249,9 @@ public struct Superblock: Equatable, Sendable {
             journalExtents.isEmpty == (incompatible & DiskFormat.Incompatible.journal == 0),
             "journal extents and feature bit")
         for (index, run) in journalExtents.enumerated() {
-            try reader.require(layout.isAllocatable(run), "journal extent")
+            try reader.require(
+                layout.isAllocatable(run) && run.start.block + run.count <= layout.usableEnd,
+                "journal extent")
             for other in journalExtents[..<index] {
                 try reader.require(
                     run.start + run.count <= other.start || other.start + other.count <= run.start,
@@ -319,6 +335,8 @@ public struct Superblock: Equatable, Sendable {
             writer.reserved(31)
         }
         writer.u64(operations)
+        writer.reserved(Self.spaceOffset - writer.offset)
+        writer.u64(addressLimit)
         writer.reserved(Self.checksumOffset - writer.offset)
         let checksum = modules.requiredChecksum(checksumKind)
         checksum.sum(buffer.view.slice(0, Self.checksumOffset))

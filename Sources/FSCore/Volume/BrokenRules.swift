@@ -23,6 +23,10 @@ package struct BrokenRules: OptionSet, Sendable {
     package static let sequenceReusedAfterRecovery = BrokenRules(rawValue: 1 << 6)
     /// A dropped reference frees its blocks, whoever else refers to them.
     package static let sharesSkipped = BrokenRules(rawValue: 1 << 8)
+    /// A block that was released since it was copied is moved all the same.
+    package static let releasedBlocksMoved = BrokenRules(rawValue: 1 << 16)
+    /// The number of a block that was moved is handed out while something refers to it.
+    package static let movedNumbersReused = BrokenRules(rawValue: 1 << 17)
     /// A record goes to the block of the record before it.
     package static let recordBlockRewritten = BrokenRules(rawValue: 1 << 7)
 }

@@ -12,10 +12,14 @@
 /// but inode locks and the share lock is held over I/O.
 @safe
 public final class Volume: @unchecked Sendable {
-    let device: any BlockDevice
+    /// With blocks that have moved where they are now; superblocks are `physical`.
+    let device: RemappedBlockDevice
+    var physical: any BlockDevice { device.physical }
+    var remaps: RemapTable { device.remaps }
     let modules: ModuleSet
     let checksum: any Checksum
-    let layout: DiskLayout
+    let geometry: VolumeGeometry
+    var layout: DiskLayout { geometry.layout }
     package let nameHash: any NameHash
     private(set) var options: OpenOptions
     /// Which ring the next superblock names.
@@ -28,6 +32,9 @@ public final class Volume: @unchecked Sendable {
     let allocator: BlockAllocator
     let epochs = ReadEpochs()
     let pool = NodePool()
+    /// While the volume is being shrunk; whether it has remaps. Guarded by the exclusive tree lock.
+    var evacuation: Evacuation?
+    var usesRemaps = false
 
     /// Guards the trees and everything in `window`.
     let treeLock = ReadWriteLock()
@@ -49,11 +56,12 @@ public final class Volume: @unchecked Sendable {
         set { shareFlagLock.withLock { shareFlag = newValue } }
     }
 
-    /// Guards `state`, `progress` and `superblock`; waits for checkpoints happen on it.
+    /// Guards `state`, `progress`, `isResizing` and `superblock`; waits for checkpoints happen on it.
     let stateLock = Mutex()
     var superblock: Superblock
     var state = State.online
     var progress = CheckpointProgress()
+    var isResizing = false
     private var timers: [WorkerThread] = []
     let wasCleanlyUnmounted: Bool
     /// What opening the volume brought back from the journal.
@@ -75,6 +83,11 @@ public final class Volume: @unchecked Sendable {
         var published: [BlockRun] = []
         var released: [BlockRun] = []
         var releasedBlocks: UInt64 = 0
+        /// Blocks that moved away, entries whose source nobody refers to any more, and nodes that
+        /// were left whose entries the next freeze deletes.
+        var moved: [BlockRun] = []
+        var droppedRemaps: [RemapRecord] = []
+        var droppedNodes: [BlockRun] = []
         /// Operations published so far, in their one order.
         var operations: UInt64
         var inodeCount: UInt64
@@ -94,7 +107,7 @@ public final class Volume: @unchecked Sendable {
         _ device: any BlockDevice, modules: ModuleSet, options: OpenOptions = OpenOptions(),
         observer: (any VolumeObserver)? = nil
     ) throws(FSError) -> Volume {
-        let device = RetryingBlockDevice(device)
+        let device = RemappedBlockDevice(RetryingBlockDevice(device), RemapTable())
         let (superblock, isOtherPairReadable) = try SuperblockStore.find(device, modules: modules)
         var options = options
         let unknown = superblock.readOnlyCompatible & ~DiskFormat.ReadOnlyCompatible.known
@@ -104,6 +117,7 @@ public final class Volume: @unchecked Sendable {
         if device.isReadOnly { options.readOnly = true }
         let volume = try Volume(device, modules, superblock, options, observer)
         try volume.loadRoots()
+        try volume.loadRemaps()
         volume.backing = FileSystem(volume)
         try volume.recover(isOtherPairReadable: isOtherPairReadable)
         try volume.findShares()
@@ -114,7 +128,7 @@ public final class Volume: @unchecked Sendable {
     }
 
     private init(
-        _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
+        _ device: RemappedBlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
         _ options: OpenOptions, _ observer: (any VolumeObserver)?
     ) throws(FSError) {
         journal = try modules.journal(device, superblock, options.brokenRules)
@@ -123,17 +137,19 @@ public final class Volume: @unchecked Sendable {
         self.superblock = superblock
         self.options = options
         self.observer = observer
-        layout = DiskLayout(blockCount: superblock.blockCount)
+        let geometry = VolumeGeometry(superblock.layout)
+        self.geometry = geometry
         checksum = modules.requiredChecksum(superblock.checksumKind)
         nameHash = modules.nameHash(superblock.nameHashKey)
         cache = PageCache(byteLimit: options.cacheBytes)
         nodes = NodeStore(
-            device: device, checksum: checksum, layout: layout,
+            device: device, checksum: checksum, geometry: geometry,
             internalUUID: superblock.internalUUID, cache: cache, errors: errors)
         allocator = BlockAllocator(
             store: BitmapStore(
-                device: device, checksum: checksum, layout: layout, root: superblock.bitmapRoot,
-                errors: errors), brokenRules: options.brokenRules)
+                device: device, checksum: checksum, geometry: geometry,
+                root: superblock.bitmapRoot, errors: errors), remaps: device.remaps,
+            brokenRules: options.brokenRules)
         let reusesSequence =
             options.brokenRules.contains(.sequenceReusedAfterRecovery)
             && !superblock.isCleanlyUnmounted
@@ -168,7 +184,7 @@ public final class Volume: @unchecked Sendable {
     /// It also begins the journal anew, so that records from before are nothing from then on.
     private func start() throws(FSError) {
         ringIncarnation += 1
-        try checkpoint(force: true)
+        try checkpoint(force: true) { self.endRemaps(&$0) }
         if let journal {
             let (sequence, operations) = stateLock.withLock {
                 (superblock.sequence, superblock.operations)
@@ -229,14 +245,14 @@ public final class Volume: @unchecked Sendable {
 
     /// Makes a node resident.
     @discardableResult
-    private func load(_ missing: NodeValidator.Expectation) throws(FSError) -> Page {
+    func load(_ missing: NodeValidator.Expectation) throws(FSError) -> Page {
         let page = try nodes.read(missing)
         return try treeLock.shared { () throws(FSError) in try nodes.admit(page) }
     }
 
     func leave(_ token: ReadEpochs.Token) {
-        let runs = epochs.leave(token)
-        if !runs.isEmpty { allocator.reuse(runs) }
+        let freed = epochs.leave(token)
+        if !freed.isEmpty { allocator.reuse(freed) }
     }
 
     /// The value of an item as the transaction sees it.
@@ -269,7 +285,12 @@ public final class Volume: @unchecked Sendable {
             var needed = 0
             var counted = PlannedPages()
             treeLock.lockExclusive()
-            do throws(FSError) { if !isReplayed { try requireWritable() } } catch {
+            do throws(FSError) {
+                if !isReplayed {
+                    try requireWritable()
+                    try settleRemaps(transaction)
+                }
+            } catch {
                 treeLock.unlock()
                 throw error
             }
@@ -312,7 +333,7 @@ public final class Volume: @unchecked Sendable {
         }
     }
 
-    private func apply(_ transaction: Transaction) {
+    func applyUpdates(_ transaction: Transaction) {
         transaction.bytes.withView { (view) in
             for update in transaction.updates {
                 if let range = update.value {
@@ -322,7 +343,12 @@ public final class Volume: @unchecked Sendable {
                 }
             }
         }
+    }
+
+    private func apply(_ transaction: Transaction) {
+        applyUpdates(transaction)
         window.published += transaction.published
+        noteRemaps(transaction)
         for release in transaction.released { self.release(release.run, birth: release.birth) }
         window.inodeCount = UInt64(clamping: Int64(window.inodeCount) + transaction.inodeDelta)
         window.promisedBlocks = UInt64(
@@ -331,59 +357,19 @@ public final class Volume: @unchecked Sendable {
     }
 
     func release(_ run: BlockRun, birth: BirthEpoch) {
-        if options.brokenRules.contains(.reuseBeforeCheckpoint) { allocator.reuse([run]) }
+        if options.brokenRules.contains(.reuseBeforeCheckpoint) {
+            allocator.reuse(ReadEpochs.Freed(runs: [run]))
+        }
         if let snapshots, !snapshots.isFreed(run, birth: birth, by: .head) { return }
+        free(run)
+    }
+
+    /// Nobody refers to these blocks any more.
+    func free(_ run: BlockRun) {
+        if hasMoved(run) { return window.moved.append(run) }
+        if let evacuation { evacuation.noteReleased(run) }
         window.released.append(run)
         window.releasedBlocks += run.count
-    }
-
-    /// Blocks that an allocation of this class must leave free.
-    func floor(_ space: SpaceClass, dirtyPages: Int) -> UInt64 {
-        let floors = allocator.floors
-        // Changing a node again in the next window takes a new place while the old is still held.
-        let again = UInt64(dirtyPages) * DiskFormat.blocksPerNode * UInt64(DiskFormat.nodeReplicas)
-        switch space {
-        case .ordinary: return floors.slop + floors.emergency + min(again, floors.slop)
-        case .freeing: return floors.emergency
-        case .emergency: return 0
-        }
-    }
-
-    /// So much free space that a few places held ahead of need do not matter: 256 MiB.
-    static let plentyBlocks: UInt64 = 65536
-
-    private func refillPool(
-        to needed: Int, _ space: SpaceClass, dirtyPages: Int
-    ) throws(FSError) {
-        // More than needed when space is plenty, so that most commits find the pool filled.
-        let keep = floor(space, dirtyPages: dirtyPages)
-        let plenty = allocator.freeBlocks > keep + Self.plentyBlocks
-        let target = plenty ? max(needed, NodePool.target) + NodePool.target / 2 : needed
-        var places: [ReplicaList] = []
-        defer { treeLock.exclusive { for place in places { stock(place) } } }
-        while pool.count + places.count < target {
-            places.append(try allocator.allocateNode(keeping: keep))
-        }
-    }
-
-    /// Adds a place to the pool. Under the exclusive tree lock.
-    func stock(_ place: ReplicaList) {
-        cache.reserve(place.first)
-        pool.put(place)
-    }
-
-    /// Allocates blocks for data; the caller publishes or cancels them.
-    func allocateData(
-        _ want: UInt64, goal: BlockAddress?, _ space: SpaceClass, promised: Bool
-    ) throws(FSError) -> BlockRun {
-        let (dirty, promisedBlocks) = treeLock.shared {
-            (window.dirty.count, window.promisedBlocks)
-        }
-        // Promised blocks are kept for those they were promised to.
-        let keep =
-            floor(promised ? .freeing : space, dirtyPages: dirty)
-            + (promised ? 0 : promisedBlocks)
-        return try allocator.allocateData(want, goal: goal, keeping: keep)
     }
 
     /// Whether a checkpoint would make blocks available.

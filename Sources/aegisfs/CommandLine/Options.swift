@@ -27,6 +27,10 @@ extension OptionSpec {
     static let noJournal = OptionSpec("no-journal", "every fsync is a checkpoint: slow")
     static let force = OptionSpec("force", "overwrite what is there", short: "f")
 
+    // MARK: resize
+    static let yes = OptionSpec("yes", "go ahead without asking", short: "y")
+    static let rate = OptionSpec("rate", "move at most so much a second", value: "SIZE")
+
     // MARK: mount and umount
     static let mountOptions = OptionSpec(
         "options", "separated by commas; see above", short: "o", value: "OPTIONS",
