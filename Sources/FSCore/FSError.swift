@@ -89,6 +89,8 @@ public struct Corruption: Equatable, Sendable {
         case journal
         /// Byte offset of the blocks.
         case share, remap
+        /// Offset of the item's key.
+        case module
     }
     public var structure: Structure
     /// Device byte offset for blocks and nodes, inode number for items.

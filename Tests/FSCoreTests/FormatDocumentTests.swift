@@ -107,7 +107,8 @@ import Testing
             Set(document.records.keys) == [
                 "Superblock", "Device entry", "Bitmap entry", "Node", "Slot", "Node pointer", "Key",
                 "Inode record", "Directory record", "Directory entry", "Link record",
-                "Extent record", "Share record", "Remap record", "Attribute place",
+                "Extent record", "Share record", "Remap record", "Module record",
+                "Attribute place",
                 "Attribute record",
                 "Attribute continuation",
                 "Journal record", "Journal transaction", "Journal update",
@@ -183,7 +184,7 @@ import Testing
         let types: [String: ItemType] = [
             "orphan": .orphan, "inode": .inode, "inline data": .inlineData,
             "attribute": .attribute, "link": .link, "directory entry": .directoryEntry,
-            "extent": .extent, "share": .share, "remap": .remap,
+            "extent": .extent, "share": .share, "remap": .remap, "module": .module,
         ]
         let table = try document.table("object")
         #expect(table.count == types.count)
@@ -229,7 +230,7 @@ import Testing
     @Test func node() throws {
         let uuid = VolumeUUID.random()
         let page = Page(
-            emptyAtLevel: 0, tree: .head, uuid: uuid,
+            emptyAtLevel: 0, tree: .files, uuid: uuid,
             replicas: ReplicaList(BlockAddress(block: 200), BlockAddress(block: 300)),
             sequence: SuperblockSequence(0x1011_1213_1415_1617),
             birth: BirthEpoch(0x2021_2223_2425_2627))
@@ -251,7 +252,7 @@ import Testing
                 "checksum": .bytes(padded(littleEndian([sum.words.0]), to: 32)),
                 "magic": .bytes(Array("AGND".utf8)), "version": .number(1), "level": .number(0),
                 "internal uuid": .bytes(bytes(uuid)), "address": .number(200),
-                "tree id": .number(2), "sequence": .number(0x1011_1213_1415_1617),
+                "tree kind": .number(2), "sequence": .number(0x1011_1213_1415_1617),
                 "birth": .number(0x2021_2223_2425_2627), "nonce": .number(0), "tag": .number(0),
                 "key id": .number(0), "item count": .number(2), "heap start": .number(UInt64(heap)),
                 "garbage": .number(0), "slots": .anything,
@@ -279,16 +280,17 @@ import Testing
         [1, 2].withView { inner.node.put(keys[0], $0) }
         [1].withView { inner.node.put(keys[0], $0) }
         #expect(inner.node.view[try document.offset("Node", "level")] == 3)
-        #expect(inner.node.view.u64(try document.offset("Node", "tree id")) == 1)
+        #expect(inner.node.view.u64(try document.offset("Node", "tree kind")) == 1)
         #expect(inner.node.view.u16(try document.offset("Node", "garbage")) == 2)
 
-        let validator = NodeValidator(geometry: VolumeGeometry(layout), internalUUID: uuid)
+        let validator = NodeValidator(
+            geometry: VolumeGeometry(layout), internalUUID: uuid, checksumKind: .crc32c)
         let expectation = NodeValidator.Expectation(
-            pointer: page.pointer(.crc32c), tree: .head, lower: nil, upper: nil)
+            pointer: page.pointer(.crc32c), tree: .files, lower: nil, upper: nil)
         try refuse(
             "Node", whole,
             fixed: [
-                "magic", "version", "level", "internal uuid", "address", "tree id", "sequence",
+                "magic", "version", "level", "internal uuid", "address", "tree kind", "sequence",
                 "birth", "garbage", "heap start",
             ], ["n": 2]
         ) { view in
@@ -344,6 +346,7 @@ import Testing
         inode.birthTime = time(4)
         inode.parent = 0x9192_9394_9596
         inode.nameCookie = 0x0A0B_0C0D_0E0F_1011
+        inode.copies = 2
         let buffer = ByteBuffer(count: InodeRecord.byteCount)
         inode.encode(buffer.bytes)
         let sample = contents(buffer)
@@ -356,6 +359,7 @@ import Testing
             "size": .number(2000), "blocks": .number(0x1234),
             "change sequence": .number(0x8081_8283_8485_8687),
             "parent": .number(0x9192_9394_9596), "name cookie": .number(0x0A0B_0C0D_0E0F_1011),
+            "copies": .number(2),
         ]
         for (index, name) in ["atime", "mtime", "ctime", "btime"].enumerated() {
             let time = time(UInt32(index) + 1)
@@ -365,7 +369,7 @@ import Testing
         try compare("Inode record", sample, expected)
         try refuse(
             "Inode record", sample,
-            fixed: ["version", "name hash kind", "content", "hints"]
+            fixed: ["version", "name hash kind", "content", "hints", "copies"]
         ) { _ = try InodeRecord(decoding: $0, inode: 1) }
     }
 
@@ -421,29 +425,13 @@ import Testing
             "Extent record", extent.encoded(),
             fixed: ["version", "kind", "sum kind", "replicas", "blocks", "stored blocks"], variables
         ) { _ = try ExtentRecord(decoding: $0, inode: 1, layout: layout) }
-        let promise = ExtentRecord(promised: 3, sumKind: .crc32c).encoded()
+        let promise = ExtentRecord(promised: 3, copies: 2, sumKind: .crc32c).encoded()
         #expect(promise.count == 32)
         #expect(promise[try document.offset("Extent record", "kind")] == 1)
-    }
-
-    @Test func remapRecord() throws {
-        let remap = RemapRecord(source: 2000, count: 0x0203, target: 1500)
-        try compare(
-            "Remap record", remap.encoded(),
-            [
-                "version": .number(1), "blocks": .number(0x0203), "target": .number(1500),
-            ])
-        try refuse("Remap record", remap.encoded(), fixed: ["version"]) {
-            _ = try RemapRecord(remap.key, decoding: $0, layout: layout)
-        }
-        // A target behind the end is none, a source may have been there.
-        let tail = RemapRecord(source: 6000, count: 1, target: 4070)
-        let larger = DiskLayout(blockCount: 4096, addressLimit: 8192)
-        for (layout, isRight) in [(larger, false), (DiskLayout(blockCount: 8192), true)] {
-            let decoded = tail.encoded().withView {
-                try? RemapRecord(tail.key, decoding: $0, layout: layout)
-            }
-            #expect((decoded == tail) == isRight)
+        #expect(promise[try document.offset("Extent record", "replicas")] == 2)
+        try promise.withView { (view) in
+            let decoded = try ExtentRecord(decoding: view, inode: 1, layout: layout)
+            #expect(decoded.heldBlocks == 6)
         }
     }
 
@@ -459,6 +447,22 @@ import Testing
         try refuse("Share record", share.encoded(), fixed: ["version"]) {
             _ = try ShareRecord(share.key, decoding: $0, layout: layout)
         }
+    }
+
+    @Test func moduleRecord() throws {
+        let record = ModuleRecord(.settings, 5, [1, 2, 3, 4, 5, 6, 7, 8])
+        #expect(record.key == Key(0, .module, 1 << 48 | 5))
+        try compare(
+            "Module record", record.encoded(),
+            ["version": .number(1), "payload": .bytes(record.payload)])
+        try refuse("Module record", record.encoded(), fixed: ["version"]) {
+            let decoded = try ModuleRecord(record.key, decoding: $0)
+            #expect(decoded == record)
+        }
+        let modules = try document.table("module").map { [$0[0], $0[1]] }
+        #expect(modules == ModuleRecord.Module.allCases.map { ["\($0.rawValue)", "\($0)"] })
+        let settings = try document.table("setting").map { [$0[0], $0[1]] }
+        #expect(settings == Property.settings.map { ["\($0.number)", $0.name] })
     }
 
     @Test func attributeRecord() throws {

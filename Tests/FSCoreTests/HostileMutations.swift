@@ -283,7 +283,7 @@ extension SealedImage {
         guard random.chance(1, in: 2) else { return }
         // The node also says that it is of that tree.
         for (root, tree) in [
-            (superblock.headRoot, TreeID.head), (superblock.volumeRoot, TreeID.volume),
+            (superblock.headRoot, TreeKind.files), (superblock.volumeRoot, TreeKind.volume),
         ] {
             if let index = nodes.firstIndex(where: { $0.pointer.address == root.address }) {
                 page(index).bytes.store(tree.rawValue, at: 64)

@@ -13,7 +13,7 @@ final class SealedImage {
 
     struct Node {
         var pointer: NodePointer
-        var tree: TreeID
+        var tree: TreeKind
     }
     struct Item {
         var key: Key
@@ -56,11 +56,11 @@ final class SealedImage {
 
     private func collect() throws {
         nodes = []
-        try collect(superblock.headRoot, .head)
+        try collect(superblock.headRoot, .files)
         try collect(superblock.volumeRoot, .volume)
     }
 
-    private func collect(_ pointer: NodePointer, _ tree: TreeID) throws {
+    private func collect(_ pointer: NodePointer, _ tree: TreeKind) throws {
         nodes.append(Node(pointer: pointer, tree: tree))
         guard pointer.level > 0 else { return }
         let buffer = ByteBuffer(count: DiskFormat.nodeSize)
@@ -277,6 +277,10 @@ final class SealedImage {
             }
         }
         try fs.allocate(sparse.inode, at: 50 << 20, count: 100_000, [])
+        try fs.setProperty(.copies, of: large.inode, "2")
+        _ = try content.withView { try fs.write(large.inode, at: 400_000, $0) }
+        try fs.allocate(large.inode, at: 800_000, count: 50_000, [])
+        try fs.setProperty(.scrubInterval, of: .root, "30d")
         _ = try bytes("link").withView { name in
             try bytes("target/of/the/link").withView {
                 try fs.createSymbolicLink(name, in: .root, target: $0, userID: 0, groupID: 0)
@@ -317,17 +321,17 @@ final class SealedImage {
                 var pointer = superblock.headRoot
                 pointer.replicas = ReplicaList(place(), place())
                 let node = NodePage(page.bytes)
-                node.initialize(level: 1, tree: .head, uuid: superblock.internalUUID)
+                node.initialize(level: 1, tree: .files, uuid: superblock.internalUUID)
                 node.address = pointer.address
                 node.sequence = pointer.sequence
                 node.birth = pointer.birth
                 Self.store(Array(part), page)
                 pages[nodes.count] = page
-                nodes.append(Node(pointer: pointer, tree: .head))
+                nodes.append(Node(pointer: pointer, tree: .files))
                 halves.append(pointer)
             }
         }
-        node.initialize(level: 2, tree: .head, uuid: superblock.internalUUID)
+        node.initialize(level: 2, tree: .files, uuid: superblock.internalUUID)
         node.address = address
         node.sequence = sequence
         node.birth = birth

@@ -34,7 +34,7 @@ import Testing
         }
         try volume.checkpoint()
         for number in values.indices {
-            let found = try volume.value(Self.key(number)) { $0.toArray() }
+            let found = try volume.value(Self.key(number), of: volume.head) { $0.toArray() }
             #expect(found == values[number], "seed \(seed), item \(number)")
         }
         #expect(volume.status().cachePages <= volume.status().cacheLimitPages)
@@ -47,7 +47,7 @@ import Testing
         let cache = PageCache(byteLimit: 4 << 20)
         func page() -> Page {
             Page(
-                buffer: ByteBuffer(count: DiskFormat.nodeSize), tree: .head,
+                buffer: ByteBuffer(count: DiskFormat.nodeSize), tree: .files,
                 replicas: ReplicaList(BlockAddress(block: 512)), state: .clean)
         }
         let (stale, fresh) = (page(), page())

@@ -1,6 +1,22 @@
 /// The second half of a check: what the walk gathered about inodes is compared with their records,
 /// and the blocks it marked with the allocation bitmap.
 extension CheckRun {
+    // MARK: Items of the volume tree
+
+    /// False if nothing is known of such an item.
+    func volumeItem(_ key: Key, _ value: ByteView) -> Bool {
+        switch key.type {
+        case .share: share(key, value)
+        case .remap: remap(key, value)
+        case .module:
+            do throws(FSError) { _ = try ModuleRecord(key, decoding: value) } catch {
+                report(.moduleRecordBad, "\(error)")
+            }
+        default: return false
+        }
+        return true
+    }
+
     // MARK: References against counts
 
     /// The volume tree is walked first, so all shares are known when the extents come.

@@ -179,7 +179,7 @@ final class CheckRun {
             pointer: superblock.volumeRoot, tree: .volume, lower: nil, upper: nil)
         walk(expectation)
         expectation.pointer = superblock.headRoot
-        expectation.tree = .head
+        expectation.tree = .files
         walk(expectation)
         if shouldStop() { return }
         finishInode()
@@ -217,7 +217,7 @@ final class CheckRun {
         do throws(FSError) {
             page = try nodes.read(expected)
         } catch {
-            report(.nodeUnreadable, "tree \(expected.tree.rawValue): \(error)")
+            report(.nodeUnreadable, "\(expected.tree) tree: \(error)")
             return
         }
         checkReplicas(expected)
@@ -271,10 +271,9 @@ final class CheckRun {
     private var attributeRest = 0
     private var attributeChunk: UInt64 = 0
 
-    private func item(_ key: Key, _ value: ByteView, _ tree: TreeID) {
-        guard tree == .head else {
-            if key.type == .share, key.object == 0 { return share(key, value) }
-            if key.type == .remap, key.object == 0 { return remap(key, value) }
+    private func item(_ key: Key, _ value: ByteView, _ tree: TreeKind) {
+        guard tree == .files else {
+            if key.object == 0, volumeItem(key, value) { return }
             report(.unknownItem, "volume tree, object \(key.object), type \(key.type.rawValue)")
             return
         }
@@ -442,9 +441,9 @@ final class CheckRun {
             report(.extentsOverlap, "inode \(key.object), offset \(key.offset)")
         }
         extentEnd = start + UInt64(extent.blocks)
-        blocks += UInt64(extent.blocks)
+        blocks += extent.heldBlocks
         switch extent.kind {
-        case .promised: promised += UInt64(extent.blocks)
+        case .promised: promised += extent.heldBlocks
         case .data:
             if superblock.birthEpoch < extent.birth {
                 report(.extentFromFuture, "inode \(key.object), offset \(key.offset)")

@@ -100,7 +100,7 @@ extension FileSystem {
                 guard start < end else { continue }
                 var part = extent.record.part(
                     UInt32(start - extent.block), UInt32(end - start))
-                part.birth = volume.birthEpoch
+                part.birth = transaction.epoch(in: volume)
                 for index in 0..<part.replicas.count {
                     transaction.reference(BlockRun(part.replicas[index], end - start))
                 }

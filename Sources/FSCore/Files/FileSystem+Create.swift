@@ -43,7 +43,7 @@ extension FileSystem {
             var target: [UInt8] = []
             for part in 0...1 where target.count < Int(record.size) {
                 target +=
-                    try volume.value(Key(inode, .inlineData, UInt64(part))) { $0.toArray() } ?? []
+                    try value(Key(inode, .inlineData, UInt64(part))) { $0.toArray() } ?? []
             }
             guard target.count == Int(record.size) else {
                 throw .corrupt(Corruption(.inode, at: inode.rawValue, "symbolic link is cut short"))
@@ -113,6 +113,7 @@ extension FileSystem {
             mode: kind.modeBits | new.mode & ModeBits.permissions, userID: new.userID,
             groupID: new.groupID, linkCount: kind == .directory ? 2 : 1, time: .now())
         if kind == .characterDevice || kind == .blockDevice { record.device = new.device }
+        record.copies = parent.copies
         if parent.mode & ModeBits.setGroupID != 0 {
             record.groupID = parent.groupID
             if kind == .directory { record.mode |= ModeBits.setGroupID }

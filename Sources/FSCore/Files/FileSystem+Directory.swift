@@ -18,7 +18,7 @@ extension FileSystem {
         _ name: ByteView, in directory: InodeNumber, _ transaction: Transaction? = nil
     ) throws(FSError) -> FoundEntry? {
         let hash = hash(name)
-        let found = try volume.value(Key(directory, .directoryEntry, hash), in: transaction) {
+        let found = try value(Key(directory, .directoryEntry, hash), in: transaction) {
             (value) throws(FSError) -> FoundEntry? in
             guard
                 let entry = try DirectoryRecord.find(
@@ -38,7 +38,7 @@ extension FileSystem {
     ) throws(FSError) -> UInt64 {
         let hash = hash(name)
         let key = Key(directory, .directoryEntry, hash)
-        let present = try volume.value(key, in: transaction) { $0.toArray() }
+        let present = try value(key, in: transaction) { $0.toArray() }
         let added: (record: [UInt8], ordinal: UInt8)?
         if let present {
             added = try present.withView { (value) throws(FSError) in
@@ -60,7 +60,7 @@ extension FileSystem {
         _ name: ByteView, from directory: InodeNumber, _ transaction: Transaction
     ) throws(FSError) {
         let key = Key(directory, .directoryEntry, hash(name))
-        let left = try volume.value(key, in: transaction) { (value) throws(FSError) in
+        let left = try value(key, in: transaction) { (value) throws(FSError) in
             try DirectoryRecord.removing(name: name, from: value, directory: directory.rawValue)
         }
         guard let left else { throw .noSuchEntry }
@@ -73,7 +73,7 @@ extension FileSystem {
         _ transaction: Transaction
     ) throws(FSError) {
         let key = Key(directory, .directoryEntry, hash(name))
-        let record = try volume.value(key, in: transaction) { (value) throws(FSError) in
+        let record = try value(key, in: transaction) { (value) throws(FSError) in
             try DirectoryRecord.replacing(
                 name: name, inode: inode, kind: kind, in: value, directory: directory.rawValue)
         }
@@ -175,7 +175,7 @@ extension FileSystem {
         var keys = Set(transaction.keys(first...last))
         var position: Key? = first
         try volume.reading { () throws(TreeFault) in
-            try volume.head.scan(&position, through: last) { (key, _) throws(FSError) in
+            try tree.scan(&position, through: last) { (key, _) throws(FSError) in
                 keys.insert(key)
                 return true
             }
@@ -186,7 +186,7 @@ extension FileSystem {
     private func linkCookies(
         _ key: Key, of inode: InodeNumber, _ transaction: Transaction
     ) throws(FSError) -> [UInt64]? {
-        try volume.value(key, in: transaction) { (value) throws(FSError) in
+        try value(key, in: transaction) { (value) throws(FSError) in
             try LinkRecord.cookies(value, inode: inode.rawValue)
         }
     }
@@ -278,7 +278,7 @@ extension FileSystem {
             var position: Key? = Key(directory, .directoryEntry, cookie >> 4)
             let last = Key(directory, .directoryEntry, .max)
             try volume.reading { () throws(TreeFault) in
-                try volume.head.scan(&position, through: last) { (key, value) throws(FSError) in
+                try tree.scan(&position, through: last) { (key, value) throws(FSError) in
                     try DirectoryRecord.forEach(value, directory: directory.rawValue) {
                         (entry) throws(FSError) in
                         let own = DirectoryRecord.cookie(hash: key.offset, ordinal: entry.ordinal)

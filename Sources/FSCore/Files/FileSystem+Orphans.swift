@@ -61,7 +61,7 @@ extension FileSystem {
             var extents: [(Key, ExtentRecord)] = []
             var others: [Key] = []
             try volume.reading { () throws(TreeFault) in
-                try volume.head.scan(
+                try tree.scan(
                     &position, through: Key(inode.rawValue, ItemType(rawValue: .max), .max)
                 ) { (key, value) throws(FSError) in
                     if key.type == .extent {
@@ -94,7 +94,7 @@ extension FileSystem {
         var found: [InodeNumber] = []
         var position: Key? = Key(0, .orphan, 0)
         try volume.reading { () throws(TreeFault) in
-            try volume.head.scan(&position, through: Key(0, .orphan, .max)) {
+            try tree.scan(&position, through: Key(0, .orphan, .max)) {
                 (key, _) throws(FSError) in
                 found.append(InodeNumber(key.offset))
                 return true

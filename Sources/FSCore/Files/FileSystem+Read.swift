@@ -33,7 +33,7 @@ extension FileSystem {
     /// The contents of a small file.
     func inlineBytes(_ inode: InodeNumber, _ record: InodeRecord) throws(FSError) -> [UInt8] {
         guard record.size > 0 else { return [] }
-        let bytes = try volume.value(Key(inode, .inlineData)) { $0.toArray() }
+        let bytes = try value(Key(inode, .inlineData)) { $0.toArray() }
         guard let bytes, bytes.count == Int(record.size) else {
             throw .corrupt(
                 Corruption(.inode, at: inode.rawValue, "inline data has the wrong length"))
@@ -86,7 +86,7 @@ extension FileSystem {
             else { return }
         }
         guard record.flags & InodeFlags.noAccessTime == 0,
-            (try? volume.requireWritable()) != nil
+            (try? requireWritable()) != nil
         else { return }
         try? change(inode) { (transaction) throws(FSError) in
             var record = try self.record(of: inode)

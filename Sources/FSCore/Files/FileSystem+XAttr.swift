@@ -5,6 +5,9 @@ extension FileSystem {
     public func extendedAttribute(
         _ name: ByteView, of inode: InodeNumber
     ) throws(FSError) -> [UInt8] {
+        if let property = try Property.named(byAttribute: name) {
+            return Array(try self.property(property, of: inode).text.utf8)
+        }
         try requireNamespace(name)
         return try locks.shared(inode) { () throws(FSError) in
             let record = try record(of: inode)
@@ -25,7 +28,7 @@ extension FileSystem {
             guard record.mayHaveAttributes else { return names }
             var position: Key? = Key(inode, .attribute, 0)
             try volume.reading { () throws(TreeFault) in
-                try volume.head.scan(&position, through: Key(inode, .attribute, .max)) {
+                try tree.scan(&position, through: Key(inode, .attribute, .max)) {
                     (key, value) throws(FSError) in
                     guard key.offset & 0xFF == 0 else { return true }
                     let chunk = try AttributeRecord(decoding: value, inode: inode.rawValue)
@@ -41,11 +44,22 @@ extension FileSystem {
     }
 
     /// setxattr(2). Setting an access ACL changes the mode with it (acl(5)).
+    ///
+    /// - Parameter caller: who asks, where that matters: properties belong to the owner and to root,
+    ///   which the kernel does not know.
     public func setExtendedAttribute(
         _ name: ByteView, of inode: InodeNumber, _ value: ByteView, _ mode: AttributeSetMode,
-        dropSetGroupID: Bool = false
+        dropSetGroupID: Bool = false, caller: () -> AttributeCaller = { .privileged }
     ) throws(FSError) {
         guard name.count >= 1, name.count <= 255 else { throw .invalidArgument }
+        if let property = try Property.named(byAttribute: name) {
+            // Every property is always there.
+            guard mode != .createOnly else { throw .entryExists }
+            guard let text = String(validating: value.toArray(), as: UTF8.self) else {
+                throw .invalidArgument
+            }
+            return try setProperty(property, of: inode, text, caller: caller())
+        }
         try requireNamespace(name)
         guard value.count <= DiskFormat.maximumAttributeSize else { throw .attributeTooLarge }
         try change(inode) { (transaction) throws(FSError) in
@@ -71,8 +85,12 @@ extension FileSystem {
 
     /// removexattr(2)
     public func removeExtendedAttribute(
-        _ name: ByteView, of inode: InodeNumber
+        _ name: ByteView, of inode: InodeNumber,
+        caller: () -> AttributeCaller = { .privileged }
     ) throws(FSError) {
+        if let property = try Property.named(byAttribute: name) {
+            return try setProperty(property, of: inode, Property.unset, caller: caller())
+        }
         try requireNamespace(name)
         try change(inode, space: .freeing) { (transaction) throws(FSError) in
             var record = try record(of: inode)
@@ -120,7 +138,7 @@ extension FileSystem {
         var missing = 0
         var position: Key? = first
         try volume.reading { () throws(TreeFault) in
-            try volume.head.scan(&position, through: last) { (key, value) throws(FSError) in
+            try tree.scan(&position, through: last) { (key, value) throws(FSError) in
                 let ordinal = key.offset >> 8 & 0xFF
                 if key.offset & 0xFF == 0 {
                     if found != nil { return false }
@@ -170,7 +188,7 @@ extension FileSystem {
             inode, .attribute,
             AttributeRecord.offset(hash: hash, ordinal: AttributeRecord.maximumOrdinal, chunk: 255))
         try volume.reading { () throws(TreeFault) in
-            try volume.head.scan(&position, through: last) { (key, _) throws(FSError) in
+            try tree.scan(&position, through: last) { (key, _) throws(FSError) in
                 used.insert(key.offset >> 8 & 0xFF)
                 return true
             }

@@ -1,4 +1,4 @@
-/// POSIX verbs over one head of a volume. One file for each facet:
+/// POSIX verbs over one tree of a volume: a head, or the root of a snapshot, which is only read. One file for each facet:
 ///
 /// - `FileSystem+Lookup`      names to inodes, attributes
 /// - `FileSystem+Directory`   entries and readdir
@@ -16,6 +16,9 @@
 @safe
 public final class FileSystem: @unchecked Sendable {
     unowned let volume: Volume
+    let tree: CopyOnWriteTree
+    /// Of a snapshot: every change is refused.
+    let isReadOnly: Bool
     let locks = InodeLocks()
     let references = InodeReferences()
     let orphans = OrphanSet()
@@ -26,30 +29,50 @@ public final class FileSystem: @unchecked Sendable {
     /// change is answered; under the inode's lock. Set before the first request.
     public var whenUnprivileged: @Sendable (InodeNumber) -> Void = { _ in }
 
-    init(_ volume: Volume) {
+    init(_ volume: Volume, _ tree: CopyOnWriteTree, isReadOnly: Bool = false) {
         self.volume = volume
-        fileMap = FileMap(volume)
+        self.tree = tree
+        self.isReadOnly = isReadOnly
+        fileMap = FileMap(volume, tree)
+    }
+
+    func requireWritable() throws(FSError) {
+        if isReadOnly { throw .readOnly }
+        try volume.requireWritable()
+    }
+
+    /// The value of an item as the transaction sees it.
+    func value<R>(
+        _ key: Key, in transaction: Transaction? = nil,
+        _ body: (ByteView) throws(FSError) -> R
+    ) throws(FSError) -> R? {
+        try volume.value(key, of: tree, in: transaction, body)
     }
 
     // MARK: Frame of every changing verb
 
     /// Runs a changing operation under the locks of `inodes`. If space is short although blocks
-    /// only wait for a checkpoint, that is made and the operation runs again.
+    /// only wait for a checkpoint, that is made and the operation runs again; so it does when a
+    /// snapshot was made meanwhile.
     func change<R>(
         _ inodes: InodeNumber..., space: SpaceClass = .ordinary,
         _ body: (Transaction) throws(FSError) -> R
     ) throws(FSError) -> R {
         var attempts = 0
         while true {
-            try volume.requireWritable()
+            try requireWritable()
             do throws(FSError) {
-                return try locks.exclusive(inodes) { () throws(FSError) in
-                    let transaction = Transaction()
+                let result = try locks.exclusive(inodes) { () throws(FSError) -> R? in
+                    let transaction = Transaction(tree: tree.id)
                     let result: R
                     do throws(FSError) {
                         result = try body(transaction)
-                        try volume.settlingShares(of: transaction) { () throws(FSError) in
-                            try volume.commit(transaction, space)
+                        let isOfThisEpoch = try volume.settlingShares(of: transaction) {
+                            () throws(FSError) in try volume.commit(transaction, space)
+                        }
+                        guard isOfThisEpoch else {
+                            for run in transaction.published { volume.allocator.cancel(run) }
+                            return nil
                         }
                     } catch {
                         for run in transaction.published { volume.allocator.cancel(run) }
@@ -61,6 +84,7 @@ public final class FileSystem: @unchecked Sendable {
                     if let inode = transaction.unprivileged { whenUnprivileged(inode) }
                     return result
                 }
+                if let result { return result }
             } catch .noSpace where attempts < 2 && volume.hasReleasedBlocks {
                 attempts += 1
                 try volume.checkpoint()
@@ -72,7 +96,7 @@ public final class FileSystem: @unchecked Sendable {
     func record(
         of inode: InodeNumber, in transaction: Transaction? = nil
     ) throws(FSError) -> InodeRecord {
-        let record = try volume.value(Key(inode, .inode), in: transaction) {
+        let record = try value(Key(inode, .inode), in: transaction) {
             (value) throws(FSError) in
             try InodeRecord(decoding: value, inode: inode.rawValue)
         }
@@ -94,14 +118,27 @@ public final class FileSystem: @unchecked Sendable {
             (volume.window.releasedBlocks, volume.window.promisedBlocks, volume.window.inodeCount)
         }
         let free = volume.allocator.freeBlocks + waiting
-        let floors = volume.allocator.floors
-        let kept = floors.slop + floors.emergency + promised
-        let available = free > kept ? free - kept : 0
+        // What an ordinary file can have, each block of it in all its copies.
+        let available =
+            unheld(of: free, promised: promised) / UInt64(volume.defaultDataCopies)
         // An inode costs a few hundred bytes in two copies.
         let freeInodes = min(available * 4, InodeNumber.limit)
         return VolumeStatistics(
             totalBlocks: volume.allocator.totalBlocks, freeBlocks: free,
             availableBlocks: available, inodes: inodes + freeInodes, freeInodes: freeInodes)
+    }
+
+    /// Blocks that ordinary writes may take.
+    var unheldBlocks: UInt64 {
+        let (waiting, promised) = volume.treeLock.shared {
+            (volume.window.releasedBlocks, volume.window.promisedBlocks)
+        }
+        return unheld(of: volume.allocator.freeBlocks + waiting, promised: promised)
+    }
+    private func unheld(of free: UInt64, promised: UInt64) -> UInt64 {
+        let floors = volume.allocator.floors
+        let kept = floors.slop + floors.emergency + promised
+        return free > kept ? free - kept : 0
     }
 
     /// fsync(2): everything this inode and all others had committed is durable on return.

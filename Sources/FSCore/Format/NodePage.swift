@@ -7,7 +7,7 @@
 ///     38   reserved          u16
 ///     40   internal uuid     16
 ///     56   address           u64  of the first replica
-///     64   tree id           u64
+///     64   tree kind         u64  1 volume, 2 files
 ///     72   sequence          u64
 ///     80   birth             u64
 ///     88   nonce             24   reserved for encryption
@@ -47,7 +47,7 @@ package struct NodePage {
         get { BlockAddress(rawValue: view.u64(56)) }
         nonmutating set { bytes.store(newValue.rawValue, at: 56) }
     }
-    var treeID: TreeID { TreeID(view.u64(64)) }
+    var kind: TreeKind? { TreeKind(rawValue: view.u64(64)) }
     var sequence: SuperblockSequence {
         get { SuperblockSequence(view.u64(72)) }
         nonmutating set { bytes.store(newValue.rawValue, at: 72) }
@@ -67,7 +67,7 @@ package struct NodePage {
     }
 
     /// Makes the page an empty node.
-    func initialize(level: UInt8, tree: TreeID, uuid: VolumeUUID) {
+    func initialize(level: UInt8, tree: TreeKind, uuid: VolumeUUID) {
         bytes.zeroAll()
         bytes.store(Self.magic, at: 32)
         bytes[36] = Self.version

@@ -36,8 +36,11 @@
 ///     864  device table         8 × 64: uuid 16, u64 blocks, u64 last sequence, u8 flush
 ///                               capability, 31 reserved
 ///     1376 operations           u64    operations up to this one are in the trees
+///     1384 reserved
 ///     1448 address limit        u64    with remaps: blocks that addresses may name; else 0
 ///     1456 reserved
+///     1512 data copies          u8     of files that say nothing else: 1 or 2
+///     1513 reserved
 ///     4064 checksum             32     over bytes 0 … 4063
 ///
 /// - Invariant: the copy for sequence *n* is in pair *n* mod 2, so a torn write never touches the
@@ -47,6 +50,7 @@ public struct Superblock: Equatable, Sendable {
     public static let byteCount = DiskFormat.blockSize
     static let checksumOffset = 4064
     static let rootRoom = 96
+    private static let dataCopiesOffset = 1512
     public static let maximumJournalExtents = 16
     public static let maximumDevices = 8
     public static let maximumLabelLength = 63
@@ -78,6 +82,8 @@ public struct Superblock: Equatable, Sendable {
     /// With remaps: the size up to which addresses may go; else 0.
     public var addressLimit: UInt64 = 0
     public var errorCounters = ErrorCounters()
+    /// Copies of the data of files that say nothing else.
+    public var dataCopies: UInt8 = 1
     public var lease: MountLease?
     public var devices: [DeviceEntry]
 
@@ -230,6 +236,10 @@ public struct Superblock: Equatable, Sendable {
         try reader.require(journalIncarnation < 1 << 62, "journal incarnation")
         try reader.reserved(Self.spaceOffset - reader.offset)
         addressLimit = try reader.u64()
+        try reader.reserved(Self.dataCopiesOffset - reader.offset)
+        dataCopies = try reader.u8()
+        try reader.require(
+            dataCopies >= 1 && dataCopies <= DiskFormat.maximumDataCopies, "data copies")
         try reader.reserved(Self.checksumOffset - reader.offset)
         try reader.require(
             DiskLayout.isSupported(blockCount),
@@ -242,6 +252,7 @@ public struct Superblock: Equatable, Sendable {
         let layout = self.layout
         for root in [headRoot, volumeRoot] {
             try root.validate(layout, reader)
+            try reader.require(root.checksumKind == checksumKind, "checksum kind of a root")
             try reader.require(root.sequence <= sequence, "root from the future")
             try reader.require(root.birth <= birthEpoch, "root born in the future")
         }
@@ -337,6 +348,8 @@ public struct Superblock: Equatable, Sendable {
         writer.u64(operations)
         writer.reserved(Self.spaceOffset - writer.offset)
         writer.u64(addressLimit)
+        writer.reserved(Self.dataCopiesOffset - writer.offset)
+        writer.u8(dataCopies)
         writer.reserved(Self.checksumOffset - writer.offset)
         let checksum = modules.requiredChecksum(checksumKind)
         checksum.sum(buffer.view.slice(0, Self.checksumOffset))

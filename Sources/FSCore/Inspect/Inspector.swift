@@ -160,7 +160,7 @@ public enum Inspector {
             return .record(fields)
         }
         return .record([
-            ("head", describe(reader.root(.head), depth)),
+            ("head", describe(reader.root(.files), depth)),
             ("volume", describe(reader.root(.volume), depth)),
         ])
     }
@@ -184,7 +184,7 @@ public enum Inspector {
             ("checksum_right", .flag(page.sum(reader.nodes.checksum) == stored)),
             ("level", .number(UInt64(page.level))),
             ("address", .number(page.address.block)),
-            ("tree", .number(page.treeID.rawValue)),
+            ("tree", .number(page.view.u64(64))),
             ("sequence", .number(page.sequence.rawValue)),
             ("birth", .number(page.birth.rawValue)),
             ("items", .number(UInt64(page.count))),
@@ -198,7 +198,7 @@ public enum Inspector {
             try reader.nodes.validator.validate(
                 page,
                 NodeValidator.Expectation(
-                    pointer: claimed, tree: page.treeID, lower: nil, upper: nil))
+                    pointer: claimed, tree: page.kind ?? .files, lower: nil, upper: nil))
         } catch {
             fields.append(("error", .text("\(error)")))
             return .record(fields)
@@ -434,9 +434,9 @@ private struct VolumeReader {
         }
     }
 
-    func root(_ tree: TreeID) -> NodeValidator.Expectation {
+    func root(_ tree: TreeKind) -> NodeValidator.Expectation {
         NodeValidator.Expectation(
-            pointer: tree == .head ? superblock.headRoot : superblock.volumeRoot, tree: tree,
+            pointer: tree == .files ? superblock.headRoot : superblock.volumeRoot, tree: tree,
             lower: nil, upper: nil)
     }
 
@@ -455,7 +455,7 @@ private struct VolumeReader {
 
     /// Calls `body` with the items of a range, in order.
     func items(
-        _ range: ClosedRange<Key>, of tree: TreeID = .head,
+        _ range: ClosedRange<Key>, of tree: TreeKind = .files,
         _ body: (Key, ByteView) throws(FSError) -> Void
     ) throws(FSError) {
         func visit(_ expected: NodeValidator.Expectation) throws(FSError) {

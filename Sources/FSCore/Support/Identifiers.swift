@@ -60,14 +60,22 @@ public struct InodeNumber: Hashable, Comparable, Sendable {
     @inlinable public static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
 }
 
-/// Which tree a node or a key belongs to: the volume's own, or a head or snapshot.
+/// Which changing tree a key belongs to: the volume's own, or a head.
 public struct TreeID: Hashable, Sendable {
     public let rawValue: UInt64
     @inlinable public init(_ rawValue: UInt64) { self.rawValue = rawValue }
     /// Snapshot table, deadlists, share counts, remap table, module store.
     public static let volume = TreeID(1)
-    /// The default head.
+    /// The default head. Others have greater numbers, never used twice.
     public static let head = TreeID(2)
+    var kind: TreeKind { self == .volume ? .volume : .files }
+}
+
+/// What a node's items are about. Nodes name the kind of their tree and not the tree: heads and
+/// snapshots share nodes.
+package enum TreeKind: UInt64, Sendable {
+    case volume = 1
+    case files = 2
 }
 
 /// Seconds and nanoseconds since 1970, as `struct timespec`; seconds may be negative.

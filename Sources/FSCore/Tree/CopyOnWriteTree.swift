@@ -144,7 +144,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         let value = page.node.value(index)
         let address = BlockAddress(rawValue: value.u64(NodePointer.addressOffset))
         if let child = context.cache.find(address) {
-            guard child.level + 1 == page.level, child.tree == id,
+            guard child.level + 1 == page.level, child.tree == id.kind,
                 child.node.isWithin(lower, upper)
             else {
                 throw .failed(
@@ -158,14 +158,14 @@ package final class CopyOnWriteTree: @unchecked Sendable {
             pointer = try NodePointer(&reader)
         } catch { throw .failed(error) }
         throw .missing(
-            NodeValidator.Expectation(pointer: pointer, tree: id, lower: lower, upper: upper))
+            NodeValidator.Expectation(pointer: pointer, tree: id.kind, lower: lower, upper: upper))
     }
 
     private func residentChild(_ page: Page, _ index: Int) -> Page? {
         let value = page.node.value(index)
         let child = context.cache.find(
             BlockAddress(rawValue: value.u64(NodePointer.addressOffset)))
-        guard let child, child.level + 1 == page.level, child.tree == id else { return nil }
+        guard let child, child.level + 1 == page.level, child.tree == id.kind else { return nil }
         return child
     }
 
@@ -250,7 +250,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
 
     /// The way to the leaf for `key`, every node of it made changeable.
     private func touchedPath(_ key: Key) -> [Step] {
-        root = context.touch(root)
+        root = context.touch(root, of: self)
         var path: [Step] = []
         var page = root
         while page.level > 0 {
@@ -259,7 +259,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
                 preconditionFailure("a planned node went away under the exclusive lock")
             }
             path.append(Step(page: page, index: index))
-            let touched = context.touch(child)
+            let touched = context.touch(child, of: self)
             if touched.address
                 != BlockAddress(rawValue: page.node.value(index).u64(NodePointer.addressOffset))
             {
@@ -294,7 +294,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         let page = path[depth].page
         let node = page.node
 
-        let right = context.newPage(level: page.level, tree: id)
+        let right = context.newPage(level: page.level, tree: id.kind)
         let separator: Key
         let position = node.lowerBound(key)
         if page.level == 0, position == node.count {
@@ -310,7 +310,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
 
         let parent: Page
         if depth == 0 {
-            parent = context.newPage(level: page.level + 1, tree: id)
+            parent = context.newPage(level: page.level + 1, tree: id.kind)
             withEncodedPointer(page) { parent.node.insert(0, Key.minimum, $0) }
             root = parent
         } else {
@@ -339,7 +339,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
             let index = path[depth - 1].index
             if page.node.count == 0 {
                 parent.node.remove(index)
-                context.discard(page)
+                context.discard(page, of: self)
             } else if page.node.usedBytes >= Self.mergeThreshold
                 || !merge(page, parent, index)
             {
@@ -349,7 +349,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         }
         if root.level > 0, root.node.count == 0 {
             // The last leaf went: an empty tree is one empty leaf.
-            root.node.initialize(level: 0, tree: id, uuid: context.internalUUID)
+            root.node.initialize(level: 0, tree: id.kind, uuid: context.internalUUID)
             context.restamp(root)
         }
         // Only onto a node that has its new place already: a collapse takes none, so no plan counts it.
@@ -358,7 +358,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         {
             let old = root
             root = only
-            context.discard(old)
+            context.discard(old, of: self)
         }
     }
 
@@ -367,11 +367,11 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         if index > 0, let left = residentChild(parent, index - 1),
             left.node.usedBytes + page.node.usedBytes <= Self.mergedLimit
         {
-            let target = context.touch(left)
+            let target = context.touch(left, of: self)
             absorb(page, into: target, separator: parent.node.key(index))
             storePointer(to: target, in: parent, index - 1)
             parent.node.remove(index)
-            context.discard(page)
+            context.discard(page, of: self)
             return true
         }
         if index + 1 < parent.node.count, let right = residentChild(parent, index + 1),
@@ -379,7 +379,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         {
             absorb(right, into: page, separator: parent.node.key(index + 1))
             parent.node.remove(index + 1)
-            context.discard(right)
+            context.discard(right, of: self)
             return true
         }
         return false
@@ -439,10 +439,10 @@ package protocol TreeContext: AnyObject {
     var checksumKind: ChecksumKind { get }
     var internalUUID: VolumeUUID { get }
     /// The page itself if it may be changed, else its dirty successor at a new address.
-    func touch(_ page: Page) -> Page
-    func newPage(level: UInt8, tree: TreeID) -> Page
+    func touch(_ page: Page, of tree: CopyOnWriteTree) -> Page
+    func newPage(level: UInt8, tree: TreeKind) -> Page
     /// Gives up a node that left the tree.
-    func discard(_ page: Page)
+    func discard(_ page: Page, of tree: CopyOnWriteTree)
     /// Writes place, sequence and birth again after `NodePage.initialize`.
     func restamp(_ page: Page)
 }

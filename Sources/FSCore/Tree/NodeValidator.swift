@@ -6,16 +6,18 @@
 package struct NodeValidator {
     let geometry: VolumeGeometry
     let internalUUID: VolumeUUID
+    /// Of the whole volume: pointers to nodes all have the same size.
+    let checksumKind: ChecksumKind
 
     /// What the parent states of a child.
     package struct Expectation {
         package var pointer: NodePointer
-        package var tree: TreeID
+        package var tree: TreeKind
         /// Keys of the child are in `lower ..< upper`; nil is no bound.
         package var lower: Key?
         package var upper: Key?
 
-        package init(pointer: NodePointer, tree: TreeID, lower: Key?, upper: Key?) {
+        package init(pointer: NodePointer, tree: TreeKind, lower: Key?, upper: Key?) {
             self.pointer = pointer
             self.tree = tree
             self.lower = lower
@@ -35,7 +37,7 @@ package struct NodeValidator {
         var uuidReader = ByteReader(view.slice(40, 16), .node, at: location)
         try reader.require(try VolumeUUID(&uuidReader) == internalUUID, "node of another volume")
         try reader.require(page.address == expected.pointer.address, "node of another place")
-        try reader.require(page.treeID == expected.tree, "node of tree \(page.treeID.rawValue)")
+        try reader.require(page.kind == expected.tree, "node of another kind of tree")
         try reader.require(page.sequence == expected.pointer.sequence, "sequence differs")
         try reader.require(page.birth == expected.pointer.birth, "birth differs")
         try reader.require(view.slice(88, 42).isAllZero, "encrypted node")
@@ -105,6 +107,7 @@ package struct NodeValidator {
         let pointer = try NodePointer(&reader)
         try reader.require(reader.remaining == 0, "bytes behind a child pointer")
         try pointer.validate(layout, reader)
+        try reader.require(pointer.checksumKind == checksumKind, "checksum kind of a pointer")
         try reader.require(pointer.level + 1 == parent.level, "level of a child pointer")
         try reader.require(pointer.birth <= parent.birth, "child born after its parent")
         try reader.require(pointer.sequence <= parent.sequence, "child written after its parent")

@@ -18,7 +18,7 @@ package final class Page: @unchecked Sendable {
 
     private let buffer: ByteBuffer
     package let node: NodePage
-    let tree: TreeID
+    let tree: TreeKind
     var replicas: ReplicaList
     var state: State
     /// A frozen page that was copied for further changes: nothing of the live tree refers to it.
@@ -28,7 +28,7 @@ package final class Page: @unchecked Sendable {
     var isReferenced = true
     var ringIndex = -1
 
-    init(buffer: ByteBuffer, tree: TreeID, replicas: ReplicaList, state: State) {
+    init(buffer: ByteBuffer, tree: TreeKind, replicas: ReplicaList, state: State) {
         self.buffer = buffer
         node = NodePage(buffer.bytes)
         self.tree = tree
@@ -38,7 +38,7 @@ package final class Page: @unchecked Sendable {
 
     /// An empty dirty node.
     convenience init(
-        emptyAtLevel level: UInt8, tree: TreeID, uuid: VolumeUUID, replicas: ReplicaList,
+        emptyAtLevel level: UInt8, tree: TreeKind, uuid: VolumeUUID, replicas: ReplicaList,
         sequence: SuperblockSequence, birth: BirthEpoch
     ) {
         self.init(

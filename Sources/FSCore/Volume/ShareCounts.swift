@@ -13,8 +13,11 @@ extension Volume {
     func settlingShares<R>(
         of transaction: Transaction, _ commit: () throws(FSError) -> R
     ) throws(FSError) -> R {
+        guard !transaction.dropped.isEmpty || !transaction.referenced.isEmpty else {
+            return try commit()
+        }
+        _ = transaction.epoch(in: self)
         if transaction.referenced.isEmpty {
-            guard !transaction.dropped.isEmpty else { return try commit() }
             if !mayHaveShares || options.brokenRules.contains(.sharesSkipped) {
                 for drop in transaction.dropped { transaction.release(drop.run, birth: drop.birth) }
                 return try commit()

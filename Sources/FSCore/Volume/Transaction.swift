@@ -19,6 +19,11 @@ public final class Transaction {
         package var start: Int
     }
 
+    /// The head that the operation is about.
+    let tree: TreeID
+    /// In which epoch the operation takes place: what it publishes is born in it, and what it drops was
+    /// judged by it. Nil until that matters. `Volume.commit` refuses a transaction of another epoch.
+    package private(set) var epoch: BirthEpoch?
     package private(set) var updates: [Update] = []
     package private(set) var bytes: [UInt8] = []
     package private(set) var published: [BlockRun] = []
@@ -49,12 +54,13 @@ public final class Transaction {
         package var birth: BirthEpoch
     }
 
-    package init() {}
+    package init(tree: TreeID = .head) { self.tree = tree }
 
-    package func put(_ key: Key, _ value: [UInt8], tree: TreeID = .head) {
+    /// - Parameter tree: nil is the head that the operation is about.
+    package func put(_ key: Key, _ value: [UInt8], tree: TreeID? = nil) {
         let start = bytes.count
         bytes.append(contentsOf: value)
-        add(Update(tree: tree, key: key, value: start..<bytes.count))
+        add(Update(tree: tree ?? self.tree, key: key, value: start..<bytes.count))
     }
 
     package func put(_ inode: InodeNumber, _ record: InodeRecord) {
@@ -64,11 +70,19 @@ public final class Transaction {
             unsafe record.encode(
                 MutableByteView(base: buffer.baseAddress! + start, count: InodeRecord.byteCount))
         }
-        add(Update(tree: .head, key: Key(inode, .inode), value: start..<bytes.count))
+        add(Update(tree: tree, key: Key(inode, .inode), value: start..<bytes.count))
     }
 
-    package func delete(_ key: Key, tree: TreeID = .head) {
-        add(Update(tree: tree, key: key, value: nil))
+    package func delete(_ key: Key, tree: TreeID? = nil) {
+        add(Update(tree: tree ?? self.tree, key: key, value: nil))
+    }
+
+    /// The epoch of the operation; from the first call on it is settled.
+    func epoch(in volume: Volume) -> BirthEpoch {
+        if let epoch { return epoch }
+        let now = volume.birthEpoch
+        epoch = now
+        return now
     }
 
     /// Puts (or with nil deletes) an item without looking for an earlier change of it; for replay,
@@ -125,9 +139,9 @@ public final class Transaction {
         return .some(updates[index].value)
     }
 
-    /// The keys of the head tree that this transaction puts or deletes in a range.
+    /// The keys of the head that this transaction puts or deletes in a range.
     func keys(_ range: ClosedRange<Key>) -> [Key] {
-        updates.filter { $0.tree == .head && range.contains($0.key) }.map(\.key)
+        updates.filter { $0.tree == tree && range.contains($0.key) }.map(\.key)
     }
 
     /// Leaves the data of whole blocks to the journal, which writes it home in time.

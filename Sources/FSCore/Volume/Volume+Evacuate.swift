@@ -185,8 +185,10 @@ extension Volume {
             try physical.read(into: buffer.bytes, at: place << 12)
             var done = 0
             while done < source.count {
-                let run = try allocateData(
-                    UInt64(source.count - done), goal: goal, .freeing, promised: false)
+                let found = try allocateData(
+                    UInt64(source.count - done), copies: 1, goal: goal.map { ReplicaList($0) },
+                    .freeing, promised: false)
+                let run = BlockRun(found.places.first, found.count)
                 copies.append(
                     RemapRecord(
                         source: source.lowerBound + UInt64(done), count: run.count,

@@ -149,7 +149,8 @@ extension Volume {
         var needed = 0
         do throws(TreeFault) {
             for update in updates {
-                needed += try tree(update.tree).plan(
+                guard let tree = tree(update.tree) else { continue }
+                needed += try tree.plan(
                     update.key, room: room, isDelete: update.value == nil, &counted)
             }
         } catch {

@@ -4,7 +4,7 @@ extension Volume: TreeContext {
     package var checksumKind: ChecksumKind { checksum.kind }
     package var internalUUID: VolumeUUID { nodes.validator.internalUUID }
 
-    package func touch(_ page: Page) -> Page {
+    package func touch(_ page: Page, of tree: CopyOnWriteTree) -> Page {
         switch page.state {
         case .dirty:
             return page
@@ -12,7 +12,7 @@ extension Volume: TreeContext {
             // A checkpoint is writing it: go on with a copy. The frozen page's place is released in
             // this window, which is right: the running checkpoint persists it as allocated.
             let copy = Page(copying: page, replicas: pool.take())
-            releasePlaces(page)
+            releasePlaces(page, of: tree)
             page.isSuperseded = true
             cache.remove(page)
             adopt(copy)
@@ -20,7 +20,7 @@ extension Volume: TreeContext {
         case .clean:
             // The device keeps the old version; the same memory becomes the new one.
             cache.remove(page)
-            releasePlaces(page)
+            releasePlaces(page, of: tree)
             page.replicas = pool.take()
             page.state = .dirty
             adopt(page)
@@ -30,7 +30,7 @@ extension Volume: TreeContext {
         }
     }
 
-    package func newPage(level: UInt8, tree: TreeID) -> Page {
+    package func newPage(level: UInt8, tree: TreeKind) -> Page {
         let page = Page(
             emptyAtLevel: level, tree: tree, uuid: internalUUID, replicas: pool.take(),
             sequence: window.sequence, birth: window.birthEpoch)
@@ -39,13 +39,13 @@ extension Volume: TreeContext {
         return page
     }
 
-    package func discard(_ page: Page) {
+    package func discard(_ page: Page, of tree: CopyOnWriteTree) {
         cache.remove(page)
         if page.state == .dirty {
             // Born and gone in one window: nobody else ever heard of its place.
             stock(page.replicas)
         } else {
-            releasePlaces(page)
+            releasePlaces(page, of: tree)
             page.isSuperseded = true
         }
         if page.state != .frozen { page.state = .dead }
@@ -61,7 +61,7 @@ extension Volume: TreeContext {
         window.dirty.append(page)
     }
 
-    private func releasePlaces(_ page: Page) {
+    private func releasePlaces(_ page: Page, of tree: CopyOnWriteTree) {
         for index in 0..<page.replicas.count {
             releaseNode(
                 BlockRun(page.replicas[index], DiskFormat.blocksPerNode), birth: page.node.birth)

@@ -21,6 +21,8 @@ public final class Volume: @unchecked Sendable {
     let geometry: VolumeGeometry
     var layout: DiskLayout { geometry.layout }
     package let nameHash: any NameHash
+    /// Copies of the data of files that say nothing else.
+    let defaultDataCopies: Int
     private(set) var options: OpenOptions
     /// Which ring the next superblock names.
     private(set) var ringIncarnation: UInt64
@@ -40,6 +42,8 @@ public final class Volume: @unchecked Sendable {
     let treeLock = ReadWriteLock()
     package private(set) var head: CopyOnWriteTree!
     package private(set) var volumeTree: CopyOnWriteTree!
+    /// Heads other than the default one.
+    package private(set) var clones: [TreeID: CopyOnWriteTree] = [:]
     var window: Window
 
     /// Seams that a volume may have; nil without the module.
@@ -118,7 +122,7 @@ public final class Volume: @unchecked Sendable {
         let volume = try Volume(device, modules, superblock, options, observer)
         try volume.loadRoots()
         try volume.loadRemaps()
-        volume.backing = FileSystem(volume)
+        volume.backing = FileSystem(volume, volume.head)
         try volume.recover(isOtherPairReadable: isOtherPairReadable)
         try volume.findShares()
         if !volume.options.readOnly {
@@ -141,6 +145,7 @@ public final class Volume: @unchecked Sendable {
         self.geometry = geometry
         checksum = modules.requiredChecksum(superblock.checksumKind)
         nameHash = modules.nameHash(superblock.nameHashKey)
+        defaultDataCopies = Int(superblock.dataCopies)
         cache = PageCache(byteLimit: options.cacheBytes)
         nodes = NodeStore(
             device: device, checksum: checksum, geometry: geometry,
@@ -169,8 +174,8 @@ public final class Volume: @unchecked Sendable {
     private func loadRoots() throws(FSError) {
         func root(_ id: TreeID, _ pointer: NodePointer) throws(FSError) -> CopyOnWriteTree {
             let page = try load(
-                NodeValidator.Expectation(pointer: pointer, tree: id, lower: nil, upper: nil))
-            guard page.tree == id, page.level == pointer.level else {
+                NodeValidator.Expectation(pointer: pointer, tree: id.kind, lower: nil, upper: nil))
+            guard page.tree == id.kind, page.level == pointer.level else {
                 throw .corrupt(
                     Corruption(.node, at: pointer.address.block << 12, "reached at two places"))
             }
@@ -211,7 +216,11 @@ public final class Volume: @unchecked Sendable {
     /// The default head's files.
     public var fileSystem: FileSystem { backing }
 
-    func tree(_ id: TreeID) -> CopyOnWriteTree { id == .volume ? volumeTree : head }
+    /// Nil if there is no such head. Under the tree lock.
+    @inline(__always)
+    func tree(_ id: TreeID) -> CopyOnWriteTree? {
+        id == .head ? head : id == .volume ? volumeTree : clones[id]
+    }
 
     // MARK: Reading
 
@@ -256,138 +265,17 @@ public final class Volume: @unchecked Sendable {
     }
 
     /// The value of an item as the transaction sees it.
-    func value<R>(
-        _ key: Key, tree id: TreeID = .head, in transaction: Transaction? = nil,
+    package func value<R>(
+        _ key: Key, of tree: CopyOnWriteTree, in transaction: Transaction? = nil,
         _ body: (ByteView) throws(FSError) -> R
     ) throws(FSError) -> R? {
-        if let transaction, let pending = transaction.pending(key, id) {
+        if let transaction, let pending = transaction.pending(key, tree.id) {
             guard let range = pending else { return nil }
             return try transaction.bytes.withView { (view) throws(FSError) in
                 try body(view.slice(range.lowerBound, range.count))
             }
         }
-        return try reading { () throws(TreeFault) in try tree(id).get(key, body) }
-    }
-
-    // MARK: Changing
-
-    /// Applies a transaction: all of it, or nothing and an error.
-    ///
-    /// - Parameter isReplayed: it comes from the journal, which need not hear of it again.
-    func commit(
-        _ transaction: Transaction, _ space: SpaceClass, isReplayed: Bool = false
-    ) throws(FSError) {
-        guard !transaction.isEmpty else { return }
-        let journal = isReplayed ? nil : self.journal
-        if !isReplayed { try waitForRoom() }
-        while true {
-            var missing: NodeValidator.Expectation?
-            var needed = 0
-            var counted = PlannedPages()
-            treeLock.lockExclusive()
-            do throws(FSError) {
-                if !isReplayed {
-                    try requireWritable()
-                    try settleRemaps(transaction)
-                }
-            } catch {
-                treeLock.unlock()
-                throw error
-            }
-            if let journal, !journal.hasRoom(for: transaction) {
-                treeLock.unlock()
-                try makeJournalRoom(journal)
-                continue
-            }
-            do throws(TreeFault) {
-                for update in transaction.updates {
-                    needed += try tree(update.tree).plan(
-                        update.key, room: transaction.growth, isDelete: update.value == nil,
-                        &counted)
-                }
-            } catch {
-                switch error {
-                case .failed(let failure):
-                    treeLock.unlock()
-                    throw failure
-                case .missing(let expectation): missing = expectation
-                }
-            }
-            if let missing {
-                let token = epochs.enter()
-                treeLock.unlock()
-                defer { leave(token) }
-                try load(missing)
-                continue
-            }
-            if pool.count >= needed {
-                apply(transaction)
-                let wakesTimer = journal?.append(transaction) ?? false
-                treeLock.unlock()
-                if wakesTimer { wakeTimers() }
-                return
-            }
-            let dirty = window.dirty.count
-            treeLock.unlock()
-            try refillPool(to: needed, space, dirtyPages: dirty)
-        }
-    }
-
-    func applyUpdates(_ transaction: Transaction) {
-        transaction.bytes.withView { (view) in
-            for update in transaction.updates {
-                if let range = update.value {
-                    tree(update.tree).put(update.key, view.slice(range.lowerBound, range.count))
-                } else {
-                    tree(update.tree).delete(update.key)
-                }
-            }
-        }
-    }
-
-    private func apply(_ transaction: Transaction) {
-        applyUpdates(transaction)
-        window.published += transaction.published
-        noteRemaps(transaction)
-        for release in transaction.released { self.release(release.run, birth: release.birth) }
-        window.inodeCount = UInt64(clamping: Int64(window.inodeCount) + transaction.inodeDelta)
-        window.promisedBlocks = UInt64(
-            clamping: Int64(window.promisedBlocks) + transaction.promisedDelta)
-        window.operations += 1
-    }
-
-    func release(_ run: BlockRun, birth: BirthEpoch) {
-        if options.brokenRules.contains(.reuseBeforeCheckpoint) {
-            allocator.reuse(ReadEpochs.Freed(runs: [run]))
-        }
-        if let snapshots, !snapshots.isFreed(run, birth: birth, by: .head) { return }
-        free(run)
-    }
-
-    /// Nobody refers to these blocks any more.
-    func free(_ run: BlockRun) {
-        if hasMoved(run) { return window.moved.append(run) }
-        if let evacuation { evacuation.noteReleased(run) }
-        window.released.append(run)
-        window.releasedBlocks += run.count
-    }
-
-    /// Whether a checkpoint would make blocks available.
-    var hasReleasedBlocks: Bool { treeLock.shared { window.releasedBlocks > 0 } }
-
-    /// A fresh inode number.
-    func allocateInode() throws(FSError) -> InodeNumber {
-        while true {
-            let number: UInt64? = treeLock.exclusive {
-                guard window.nextInode < window.inodeCeiling else { return nil }
-                window.nextInode += 1
-                return window.nextInode - 1
-            }
-            if let number { return InodeNumber(number) }
-            guard treeLock.shared({ window.nextInode < InodeNumber.limit }) else { throw .noSpace }
-            try requireWritable()
-            try checkpoint(force: true)
-        }
+        return try reading { () throws(TreeFault) in try tree.get(key, body) }
     }
 
     // MARK: State

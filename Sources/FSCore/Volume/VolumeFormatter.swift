@@ -19,7 +19,7 @@ public enum VolumeFormatter {
 
         let layout = DiskLayout(blockCount: blockCount)
         let internalUUID = VolumeUUID.random()
-        let checksum = modules.requiredChecksum(.crc32c)
+        let checksum = modules.requiredChecksum(options.checksumKind)
         let now = Timestamp.now()
         let store = BitmapStore(
             device: device, checksum: checksum, geometry: VolumeGeometry(layout),
@@ -31,7 +31,7 @@ public enum VolumeFormatter {
         let ring = try writeRing(
             device, allocator, blocks: journalBlocks(blockCount, options), layout)
         var published = ring
-        func writeRoot(_ tree: TreeID, fill: (NodePage) -> Void) throws(FSError) -> NodePointer {
+        func writeRoot(_ tree: TreeKind, fill: (NodePage) -> Void) throws(FSError) -> NodePointer {
             let page = Page(
                 emptyAtLevel: 0, tree: tree, uuid: internalUUID,
                 replicas: try allocator.allocateNode(keeping: 0), sequence: sequence,
@@ -44,7 +44,7 @@ public enum VolumeFormatter {
             }
             return page.pointer(checksum.kind, checksum: sum)
         }
-        let head = try writeRoot(.head) { page in
+        let head = try writeRoot(.files) { page in
             var root = InodeRecord(
                 mode: FileKind.directory.modeBits | 0o755, userID: options.rootUserID,
                 groupID: options.rootGroupID, linkCount: 2, time: now)
@@ -66,6 +66,8 @@ public enum VolumeFormatter {
                     flushCapability: 0)
             ])
         superblock.label = options.label
+        superblock.checksumKind = options.checksumKind
+        superblock.dataCopies = UInt8(options.dataCopies)
         superblock.journalExtents = ring
         if !ring.isEmpty { superblock.incompatible |= DiskFormat.Incompatible.journal }
         superblock.bitmapRoot = try allocator.persist(published: published, released: [])
@@ -88,7 +90,8 @@ public enum VolumeFormatter {
             throw .tooLarge(bytes: byteCount, maximum: maximumByteCount)
         }
         guard options.label.utf8.count <= Superblock.maximumLabelLength,
-            !options.label.utf8.contains(0)
+            !options.label.utf8.contains(0),
+            (1...DiskFormat.maximumDataCopies).contains(options.dataCopies)
         else { throw .invalidArgument }
         let total = DiskLayout(blockCount: blockCount).allocatableBlocks
         let journal = journalBlocks(blockCount, options)
@@ -104,8 +107,10 @@ public enum VolumeFormatter {
         let roots = 2 * DiskFormat.blocksPerNode * UInt64(DiskFormat.nodeReplicas)
         return FormatSummary(
             uuid: options.uuid ?? .random(), label: options.label, byteCount: blockCount << 12,
-            blockCount: blockCount, journalBlocks: journal,
-            availableBlocks: total - roots - journal - floors.slop - floors.emergency)
+            blockCount: blockCount, journalBlocks: journal, checksumKind: options.checksumKind,
+            dataCopies: options.dataCopies,
+            availableBlocks: (total - roots - journal - floors.slop - floors.emergency)
+                / UInt64(options.dataCopies))
     }
 
     private static func journalBlocks(_ volumeBlocks: UInt64, _ options: FormatOptions) -> UInt64 {
@@ -170,6 +175,10 @@ public struct FormatOptions: Sendable {
     public var byteCount: UInt64?
     /// Size of the journal; nil = by the volume's size, 0 = none: then every fsync is a checkpoint.
     public var journalByteCount: UInt64?
+    /// Of everything on the volume; cannot be changed later.
+    public var checksumKind = ChecksumKind.crc32c
+    /// Copies of the data of files that say nothing else: 1 or 2.
+    public var dataCopies = 1
     /// Owner of the root directory.
     public var rootUserID: UInt32 = 0
     public var rootGroupID: UInt32 = 0
@@ -183,6 +192,8 @@ public struct FormatSummary: Sendable {
     public var byteCount: UInt64
     public var blockCount: UInt64
     public var journalBlocks: UInt64
+    public var checksumKind: ChecksumKind
+    public var dataCopies: Int
     /// Free to ordinary writes.
     public var availableBlocks: UInt64
 }

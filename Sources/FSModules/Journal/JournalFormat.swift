@@ -234,7 +234,7 @@ enum TransactionCoder {
         let operation = try reader.u64()
         for _ in 0..<counts.updates {
             let tree = TreeID(try reader.u64())
-            try reader.require(tree == .head || tree == .volume, "tree \(tree.rawValue)")
+            try reader.require(tree.rawValue > 0, "tree 0")
             let object = try reader.u64()
             let offset = try reader.u64()
             let key = Key(object, ItemType(rawValue: try reader.u8()), offset)

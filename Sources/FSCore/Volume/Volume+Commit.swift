@@ -1,0 +1,199 @@
+/// How a change gets into the trees: `commit`, and where its blocks come from.
+///
+///     lock ──▶ plan: all nodes resident? places enough? ──yes──▶ apply, journal, unlock
+///                 └── no: unlock, load or allocate, again
+///
+/// - Invariant: under the exclusive tree lock nothing waits for the device and nothing can fail.
+extension Volume {
+    /// Applies a transaction: all of it, or nothing and an error.
+    ///
+    /// - Parameter isReplayed: it comes from the journal, which need not hear of it again.
+    /// - Returns: false if it was made in an earlier epoch; then nothing was changed, either.
+    @discardableResult
+    func commit(
+        _ transaction: Transaction, _ space: SpaceClass, isReplayed: Bool = false
+    ) throws(FSError) -> Bool {
+        guard !transaction.isEmpty else { return true }
+        let journal = isReplayed ? nil : self.journal
+        if !isReplayed { try waitForRoom() }
+        while true {
+            var missing: NodeValidator.Expectation?
+            var needed = 0
+            var counted = PlannedPages()
+            treeLock.lockExclusive()
+            do throws(FSError) {
+                if !isReplayed {
+                    try requireWritable()
+                    try settleRemaps(transaction)
+                }
+            } catch {
+                treeLock.unlock()
+                throw error
+            }
+            if let epoch = transaction.epoch, epoch != window.birthEpoch {
+                treeLock.unlock()
+                return false
+            }
+            if let journal, !journal.hasRoom(for: transaction) {
+                treeLock.unlock()
+                try makeJournalRoom(journal)
+                continue
+            }
+            do throws(TreeFault) {
+                for update in transaction.updates {
+                    guard let tree = tree(update.tree) else {
+                        throw .failed(
+                            .corrupt(
+                                Corruption(
+                                    .journal, at: window.operations + 1,
+                                    "change of tree \(update.tree.rawValue), which is none")))
+                    }
+                    needed += try tree.plan(
+                        update.key, room: transaction.growth, isDelete: update.value == nil,
+                        &counted)
+                }
+            } catch {
+                switch error {
+                case .failed(let failure):
+                    treeLock.unlock()
+                    throw failure
+                case .missing(let expectation): missing = expectation
+                }
+            }
+            if let missing {
+                let token = epochs.enter()
+                treeLock.unlock()
+                defer { leave(token) }
+                try load(missing)
+                continue
+            }
+            if pool.count >= needed {
+                apply(transaction)
+                let wakesTimer = journal?.append(transaction) ?? false
+                treeLock.unlock()
+                if wakesTimer { wakeTimers() }
+                return true
+            }
+            let dirty = window.dirty.count
+            treeLock.unlock()
+            try refillPool(to: needed, space, dirtyPages: dirty)
+        }
+    }
+
+    func applyUpdates(_ transaction: Transaction) {
+        transaction.bytes.withView { (view) in
+            for update in transaction.updates {
+                guard let tree = tree(update.tree) else { continue }
+                if let range = update.value {
+                    tree.put(update.key, view.slice(range.lowerBound, range.count))
+                } else {
+                    tree.delete(update.key)
+                }
+            }
+        }
+    }
+
+    private func apply(_ transaction: Transaction) {
+        applyUpdates(transaction)
+        window.published += transaction.published
+        noteRemaps(transaction)
+        for release in transaction.released { self.release(release.run, birth: release.birth) }
+        window.inodeCount = UInt64(clamping: Int64(window.inodeCount) + transaction.inodeDelta)
+        window.promisedBlocks = UInt64(
+            clamping: Int64(window.promisedBlocks) + transaction.promisedDelta)
+        window.operations += 1
+    }
+
+    func release(_ run: BlockRun, birth: BirthEpoch) {
+        if options.brokenRules.contains(.reuseBeforeCheckpoint) {
+            allocator.reuse(ReadEpochs.Freed(runs: [run]))
+        }
+        if let snapshots, !snapshots.isFreed(run, birth: birth, by: .head) { return }
+        free(run)
+    }
+
+    /// Nobody refers to these blocks any more.
+    func free(_ run: BlockRun) {
+        if hasMoved(run) { return window.moved.append(run) }
+        if let evacuation { evacuation.noteReleased(run) }
+        window.released.append(run)
+        window.releasedBlocks += run.count
+    }
+
+    /// The epoch in which references that are published now are born.
+    var birthEpoch: BirthEpoch { treeLock.shared { window.birthEpoch } }
+
+    /// Blocks that an allocation of this class must leave free.
+    func floor(_ space: SpaceClass, dirtyPages: Int) -> UInt64 {
+        let floors = allocator.floors
+        // Changing a node again in the next window takes a new place while the old is still held.
+        let again = UInt64(dirtyPages) * DiskFormat.blocksPerNode * UInt64(DiskFormat.nodeReplicas)
+        switch space {
+        case .ordinary: return floors.slop + floors.emergency + min(again, floors.slop)
+        case .freeing: return floors.emergency
+        case .emergency: return 0
+        }
+    }
+
+    /// So much free space that a few places held ahead of need do not matter: 256 MiB.
+    static let plentyBlocks: UInt64 = 65536
+
+    func refillPool(
+        to needed: Int, _ space: SpaceClass, dirtyPages: Int
+    ) throws(FSError) {
+        // More than needed when space is plenty, so that most commits find the pool filled.
+        let keep = floor(space, dirtyPages: dirtyPages)
+        let plenty = allocator.freeBlocks > keep + Self.plentyBlocks
+        let target = plenty ? max(needed, NodePool.target) + NodePool.target / 2 : needed
+        var places: [ReplicaList] = []
+        defer { treeLock.exclusive { for place in places { stock(place) } } }
+        while pool.count + places.count < target {
+            places.append(try allocator.allocateNode(keeping: keep))
+        }
+    }
+
+    /// Adds a place to the pool. Under the exclusive tree lock.
+    func stock(_ place: ReplicaList) {
+        guard !allocator.isBarred(place) else { return allocator.cancel(place) }
+        cache.reserve(place.first)
+        pool.put(place)
+    }
+
+    /// How many copies the data of a file gets that is written now.
+    func dataCopies(of record: InodeRecord) -> Int {
+        record.copies == 0 ? defaultDataCopies : Int(record.copies)
+    }
+
+    /// Allocates runs of one length, one for each copy of some data and far from each other; the
+    /// caller publishes or cancels them.
+    func allocateData(
+        _ want: UInt64, copies: Int, goal: ReplicaList?, _ space: SpaceClass, promised: Bool
+    ) throws(FSError) -> (places: ReplicaList, count: UInt64) {
+        let (dirty, promisedBlocks) = treeLock.shared {
+            (window.dirty.count, window.promisedBlocks)
+        }
+        // Promised blocks are kept for those they were promised to.
+        let keep =
+            floor(promised ? .freeing : space, dirtyPages: dirty)
+            + (promised ? 0 : promisedBlocks)
+        return try allocator.allocateData(want, copies: copies, goal: goal, keeping: keep)
+    }
+
+    /// Whether a checkpoint would make blocks available.
+    var hasReleasedBlocks: Bool { treeLock.shared { window.releasedBlocks > 0 } }
+
+    /// A fresh inode number.
+    func allocateInode() throws(FSError) -> InodeNumber {
+        while true {
+            let number: UInt64? = treeLock.exclusive {
+                guard window.nextInode < window.inodeCeiling else { return nil }
+                window.nextInode += 1
+                return window.nextInode - 1
+            }
+            if let number { return InodeNumber(number) }
+            guard treeLock.shared({ window.nextInode < InodeNumber.limit }) else { throw .noSpace }
+            try requireWritable()
+            try checkpoint(force: true)
+        }
+    }
+}
