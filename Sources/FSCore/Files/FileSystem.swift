@@ -144,6 +144,9 @@ public final class FileSystem: @unchecked Sendable {
         return free > kept ? free - kept : 0
     }
 
+    /// Ends all changes of the volume (`Volume.shutDown`).
+    public func shutDown() throws(FSError) { try volume.shutDown() }
+
     /// fsync(2): everything this inode and all others had committed is durable on return.
     public func synchronize(_ inode: InodeNumber) throws(FSError) {
         try volume.synchronize()

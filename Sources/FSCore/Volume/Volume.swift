@@ -317,6 +317,13 @@ public final class Volume: @unchecked Sendable {
         if isFirst { observer?.volume(.latched(error.description)) }
     }
 
+    /// Ends all writing as a failure of the device would, for who wants to see what that does
+    /// (`FS_IOC_SHUTDOWN`): what was written until now is durable, nothing after it happens.
+    public func shutDown() throws(FSError) {
+        try synchronize()
+        latch(.latched("it was shut down on request"))
+    }
+
     /// After this the volume is only read, whatever was asked for.
     func forceReadOnly() {
         options.readOnly = true
