@@ -193,6 +193,10 @@ final class MountDaemon: ControlService {
             case .resize: reply.resize = try resize(request, isCancelled, progress)
             case .mounts:
                 reply.mounts = [record]
+            case .extents, .usage, .defragment, .dedup:
+                try FileRequests.perform(
+                    request, volume.fileSystem, &reply, isCancelled: isCancelled,
+                    progress: progress)
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
