@@ -84,7 +84,9 @@ public struct Corruption: Equatable, Sendable {
         /// Byte offset of a record, or number of an operation.
         case journal
         /// Byte offset of the blocks.
-        case share
+        case share, deadlist
+        /// Id of a snapshot or head.
+        case snapshot
     }
     public var structure: Structure
     /// Device byte offset for blocks and nodes, inode number for items.

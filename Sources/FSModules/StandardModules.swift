@@ -4,5 +4,6 @@ public import FSCore
 extension ModuleSet {
     public static let standard = ModuleSet(
         checksums: [CRC32C()], nameHash: { SipHash(key: $0) },
-        journal: { (setup) throws(FSError) in try WriteAheadJournal(setup) })
+        journal: { (setup) throws(FSError) in try WriteAheadJournal(setup) },
+        snapshots: { Snapshots($0) })
 }

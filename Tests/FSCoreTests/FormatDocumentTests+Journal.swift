@@ -17,7 +17,7 @@ extension FormatDocumentTests {
         let transaction = Transaction()
         transaction.put(Key(0x0102, .orphan, 0x0304), [7, 8, 9])
         transaction.publish(run)
-        transaction.release(BlockRun(BlockAddress(block: 2000), 3), birth: BirthEpoch(1))
+        transaction.release(BlockRun(BlockAddress(block: 2000), 3))
         [UInt8](repeating: 0x5A, count: 4096).withView { transaction.stage(run, $0) }
         transaction.inodeDelta = -0x0506
         transaction.promisedDelta = 0x0708

@@ -23,7 +23,8 @@ extension CheckRun {
 
     // MARK: Inodes against names
 
-    func checkInodes() {
+    /// - Parameter expected: what is recorded of the head whose walk has ended.
+    func checkInodes(_ expected: TreeCounts, isDefault: Bool) {
         let root = InodeNumber.root.rawValue
         if inodes[root]?.hasRecord != true {
             report(.inodeRecordBad, "the root directory is missing")
@@ -78,11 +79,20 @@ extension CheckRun {
             report(.orphanListWrong, "inode \(orphan)")
         }
         checkConnection(root)
-        if result.inodes != superblock.inodeCount {
-            report(.inodeCountWrong, "\(superblock.inodeCount) recorded, \(result.inodes) found")
+        if counts.inodes != expected.inodes {
+            report(
+                isDefault ? .inodeCountWrong : .headCountsWrong,
+                "\(expected.inodes) recorded, \(counts.inodes) found")
         }
-        if promised != superblock.reservedBlocks {
-            report(.promisedCountWrong, "\(superblock.reservedBlocks) recorded, \(promised) found")
+        if counts.promised != expected.promised {
+            report(
+                isDefault ? .promisedCountWrong : .headCountsWrong,
+                "\(expected.promised) recorded, \(counts.promised) found")
+        }
+        if counts.referenced != expected.referenced {
+            report(
+                .headCountsWrong,
+                "\(expected.referenced) blocks recorded, \(counts.referenced) found")
         }
     }
 

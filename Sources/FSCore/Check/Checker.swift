@@ -103,7 +103,7 @@ final class CheckRun {
     private let modules: ModuleSet
     let superblock: Superblock
     let layout: DiskLayout
-    private let nodes: NodeStore
+    let nodes: NodeStore
     private let nameHash: any NameHash
     private let isCancelled: () -> Bool
     private let progress: (CheckProgress) -> Void
@@ -114,7 +114,22 @@ final class CheckRun {
     private var visitedBlocks: UInt64 = 0
     var inodes: [UInt64: Facts] = [:]
     var orphans: Set<UInt64> = []
-    var promised: UInt64 = 0
+    /// Found in the head that is being walked.
+    var counts = TreeCounts()
+    var scope = Scope()
+    var table = SnapshotTable()
+
+    /// Which part of a tree is being walked.
+    struct Scope {
+        /// What was born up to here belongs to the parent's walk.
+        var limit = BirthEpoch(0)
+        /// What is below has been freed.
+        var from = Key.minimum
+        /// All of it is looked at, to compare inodes with names.
+        var isHead = false
+        /// Nodes of the parent's that were reached.
+        var inherited: Set<UInt64> = []
+    }
     /// Then what hangs on them cannot be reached, and is not leaked for that.
     var hasUnreadableNodes = false
 
@@ -170,16 +185,11 @@ final class CheckRun {
 
     func run() {
         for run in superblock.journalExtents { mark(run, .blockUsedTwice) }
-        var expectation = NodeValidator.Expectation(
-            pointer: superblock.volumeRoot, tree: .volume, lower: nil, upper: nil)
-        walk(expectation)
-        expectation.pointer = superblock.headRoot
-        expectation.tree = .files
-        walk(expectation)
+        walk(
+            NodeValidator.Expectation(
+                pointer: superblock.volumeRoot, tree: .volume, lower: nil, upper: nil))
+        checkTrees()
         if shouldStop() { return }
-        finishInode()
-        tell("names")
-        checkInodes()
         checkShares()
         tell("bitmap")
         checkBitmap()
@@ -187,7 +197,15 @@ final class CheckRun {
         tell("done")
     }
 
-    private func tell(_ phase: String) {
+    /// Walks a tree of files.
+    func walk(_ root: NodePointer, _ scope: Scope) {
+        self.scope = scope
+        walk(NodeValidator.Expectation(pointer: root, tree: .files, lower: nil, upper: nil))
+        finishInode()
+        self.scope = Scope()
+    }
+
+    func tell(_ phase: String) {
         progress(
             CheckProgress(
                 phase: phase, done: visitedBlocks,
@@ -199,10 +217,20 @@ final class CheckRun {
     private func walk(_ expected: NodeValidator.Expectation) {
         let pointer = expected.pointer
         var isFresh = true
-        for index in 0..<pointer.replicas.count {
-            if !mark(BlockRun(pointer.replicas[index], DiskFormat.blocksPerNode), .nodeSharedTwice)
-            {
-                isFresh = false
+        if pointer.birth <= scope.limit {
+            // Its parent's walk marks it. In a head its items are looked at here as well.
+            guard scope.isHead else { return }
+            isFresh = scope.inherited.insert(pointer.address.rawValue).inserted
+            if !isFresh { report(.nodeSharedTwice, "block \(pointer.address.block)") }
+        } else if let upper = expected.upper, upper <= scope.from {
+            return
+        } else {
+            for index in 0..<pointer.replicas.count {
+                if !mark(
+                    BlockRun(pointer.replicas[index], DiskFormat.blocksPerNode), .nodeSharedTwice)
+                {
+                    isFresh = false
+                }
             }
         }
         // A node that is reached twice is walked once: crafted pointers cannot make this endless.
@@ -214,8 +242,10 @@ final class CheckRun {
             report(.nodeUnreadable, "\(expected.tree) tree: \(error)")
             return
         }
-        checkReplicas(expected)
-        result.nodes += 1
+        if pointer.birth > scope.limit {
+            checkReplicas(expected)
+            result.nodes += 1
+        }
         if result.nodes % 256 == 0 { tell("trees") }
         if page.level == 0 {
             for index in 0..<page.node.count {
@@ -283,11 +313,8 @@ final class CheckRun {
     private var attributeChunk: UInt64 = 0
 
     private func item(_ key: Key, _ value: ByteView, _ tree: TreeKind) {
-        guard tree == .files else {
-            if key.type == .share, key.object == 0 { return share(key, value) }
-            report(.unknownItem, "volume tree, object \(key.object), type \(key.type.rawValue)")
-            return
-        }
+        guard tree == .files else { return volumeItem(key, value) }
+        guard scope.isHead else { return snapshotItem(key, value) }
         if key.object == 0 {
             guard key.type == .orphan, value.count == 0 else {
                 report(.unknownItem, "object 0, type \(key.type.rawValue)")
@@ -342,6 +369,7 @@ final class CheckRun {
         let decoded = try InodeRecord(decoding: value, inode: key.object)
         record = decoded
         result.inodes += 1
+        counts.inodes += 1
         if decoded.isDirectory {
             result.directories += 1
         } else if decoded.kind == .regular {
@@ -453,20 +481,27 @@ final class CheckRun {
         }
         extentEnd = start + UInt64(extent.blocks)
         blocks += UInt64(extent.blocks)
-        switch extent.kind {
-        case .promised: promised += UInt64(extent.blocks)
-        case .data:
-            if superblock.birthEpoch < extent.birth {
-                report(.extentFromFuture, "inode \(key.object), offset \(key.offset)")
-            }
-            for index in 0..<extent.replicas.count {
-                result.dataBlocks += UInt64(extent.blocks)
-                shares.count(BlockRun(extent.replicas[index], UInt64(extent.blocks))) {
-                    // Shared blocks are marked once, with their record.
-                    if !$1 { mark($0, .blockUsedTwice) }
-                }
-            }
+        counts.referenced += UInt64(extent.blocks)
+        if extent.kind == .promised { counts.promised += UInt64(extent.blocks) }
+        markData(extent, key)
+    }
+
+    /// Marks the blocks of an extent unless they are the parent's as well.
+    func markData(_ extent: ExtentRecord, _ key: Key) {
+        guard extent.kind == .data else { return }
+        if superblock.birthEpoch < extent.birth {
+            report(.extentFromFuture, "inode \(key.object), offset \(key.offset)")
         }
+        guard extent.birth > scope.limit, key >= scope.from else { return }
+        for index in 0..<extent.replicas.count {
+            result.dataBlocks += UInt64(extent.blocks)
+            markReference(BlockRun(extent.replicas[index], UInt64(extent.blocks)))
+        }
+    }
+
+    /// Counts a reference to blocks. Shared ones are marked once, with their record.
+    func markReference(_ run: BlockRun) {
+        shares.count(run) { if !$1 { mark($0, .blockUsedTwice) } }
     }
 
     /// Compares an inode's record with its own items.

@@ -43,7 +43,9 @@ public enum DiskFormat {
     public enum Incompatible {
         /// There is a journal, which may hold what the trees lack.
         public static let journal: UInt64 = 1 << 0
-        public static let known = journal
+        /// There are snapshots, or were: blocks may be held by deadlists.
+        public static let snapshots: UInt64 = 1 << 1
+        public static let known = journal | snapshots
     }
 }
 

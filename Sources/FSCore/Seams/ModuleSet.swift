@@ -6,14 +6,18 @@ public struct ModuleSet: Sendable {
     private var checksums: [ChecksumKind: any Checksum]
     private let nameHash: @Sendable (NameHashKey) -> any NameHash
     private let journal: JournalMaker?
+    let snapshots: SnapshotMaker
 
     public typealias JournalMaker = @Sendable (JournalSetup) throws(FSError) -> any Journal
+    /// The result must not keep the volume alive.
+    public typealias SnapshotMaker = @Sendable (Volume) -> any SnapshotPolicy
 
     /// - Parameter checksums: at least one for each `ChecksumKind`.
     public init(
         checksums: [any Checksum], nameHash: @escaping @Sendable (NameHashKey) -> any NameHash,
-        journal: JournalMaker? = nil
+        journal: JournalMaker? = nil, snapshots: @escaping SnapshotMaker
     ) {
+        self.snapshots = snapshots
         self.journal = journal
         self.checksums = Dictionary(
             checksums.map { ($0.kind, $0) }, uniquingKeysWith: { first, _ in first })
