@@ -182,7 +182,8 @@ import Testing
         let types: [String: ItemType] = [
             "orphan": .orphan, "inode": .inode, "inline data": .inlineData,
             "attribute": .attribute, "link": .link, "directory entry": .directoryEntry,
-            "extent": .extent, "share": .share,
+            "extent": .extent, "share": .share, "snapshot": .snapshot,
+            "snapshot label": .snapshotLabel, "deadlist": .deadlist, "segment": .segment,
         ]
         let table = try document.table("object")
         #expect(table.count == types.count)

@@ -222,7 +222,7 @@ public enum Inspector {
         return .record(fields)
     }
 
-    private static func text(_ key: Key) -> String {
+    static func text(_ key: Key) -> String {
         let type =
             switch key.type {
             case .inode: "inode"
@@ -409,7 +409,7 @@ public enum Inspector {
 }
 
 /// Reads the last checkpoint of a volume without opening it.
-private struct VolumeReader {
+struct VolumeReader {
     let superblock: Superblock
     let layout: DiskLayout
     let nodes: NodeStore
@@ -442,9 +442,10 @@ private struct VolumeReader {
         }
     }
 
-    /// Calls `body` with the head tree's items of a range, in order.
+    /// Calls `body` with a tree's items of a range, in order.
     func items(
-        _ range: ClosedRange<Key>, _ body: (Key, ByteView) throws(FSError) -> Void
+        _ range: ClosedRange<Key>, of tree: TreeKind = .files,
+        _ body: (Key, ByteView) throws(FSError) -> Void
     ) throws(FSError) {
         func visit(_ expected: NodeValidator.Expectation) throws(FSError) {
             if let lower = expected.lower, range.upperBound < lower { return }
@@ -458,7 +459,7 @@ private struct VolumeReader {
                 for child in children(of: page, expected) { try visit(child) }
             }
         }
-        try visit(root(.files))
+        try visit(root(tree))
     }
 
     func record(_ inode: InodeNumber) throws(FSError) -> InodeRecord {

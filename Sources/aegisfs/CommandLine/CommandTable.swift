@@ -93,6 +93,9 @@ enum CommandTable {
             inspection("journal", "the records of the journal", run: InspectVerb.journal),
             inspection("bitmap", "allocated blocks by region", run: InspectVerb.bitmap),
             inspection(
+                "snapshots", "the table of snapshots and the deadlists",
+                run: InspectVerb.snapshots),
+            inspection(
                 "path", "the inode behind a path",
                 [OperandSpec("PATH", "from the volume's root")], run: InspectVerb.path),
         ],
