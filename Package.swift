@@ -31,9 +31,12 @@ let package = Package(
         .systemLibrary(
             name: "CCrypto", path: "Sources/FSModules/CCrypto", pkgConfig: "libcrypto",
             providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(
+            name: "CXXHash", path: "Sources/FSModules/CXXHash", pkgConfig: "libxxhash",
+            providers: [.apt(["libxxhash-dev"])]),
         .target(
-            name: "FSModules", dependencies: ["FSCore", "CISAL", "CCrypto", "CLinux"],
-            exclude: ["CISAL", "CCrypto"], swiftSettings: strict),
+            name: "FSModules", dependencies: ["FSCore", "CISAL", "CCrypto", "CXXHash", "CLinux"],
+            exclude: ["CISAL", "CCrypto", "CXXHash"], swiftSettings: strict),
 
         .systemLibrary(
             name: "CFuse3", path: "Sources/FSFuse/CFuse3", pkgConfig: "fuse3",

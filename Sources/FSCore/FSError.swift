@@ -87,6 +87,8 @@ public struct Corruption: Equatable, Sendable {
         case share, deadlist
         /// Id of a snapshot or head.
         case snapshot
+        /// Offset of the item's key.
+        case module
     }
     public var structure: Structure
     /// Device byte offset for blocks and nodes, inode number for items.

@@ -27,14 +27,16 @@ extension FuseOperations {
             request.serve("setxattr", nodeID) { (fileSystem, inode) throws(FSError) in
                 try fileSystem.setExtendedAttribute(
                     ByteView(name), of: inode, value, mode,
-                    dropSetGroupID: request.notes.dropSetGroupID)
+                    dropSetGroupID: request.notes.dropSetGroupID,
+                    caller: { request.attributeCaller })
                 request.succeed()
             }
         }
         table.removexattr = { handle, nodeID, name in
             let request = FuseRequest(handle)
             request.serve("removexattr", nodeID) { (fileSystem, inode) throws(FSError) in
-                try fileSystem.removeExtendedAttribute(ByteView(name), of: inode)
+                try fileSystem.removeExtendedAttribute(
+                    ByteView(name), of: inode, caller: { request.attributeCaller })
                 request.succeed()
             }
         }

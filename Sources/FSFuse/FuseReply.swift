@@ -49,11 +49,20 @@ struct FuseRequest {
 
     /// Whether the caller is not root. The kernel names no capabilities, and with id-mapped mounts
     /// allowed it leaves the user out of requests that make no inode: then the process tells.
-    var isOrdinaryUser: Bool {
-        if userID != UInt32.max { return userID != 0 }
+    var isOrdinaryUser: Bool { callingUser != 0 }
+
+    /// Who sets an attribute; whoever runs the daemon has the whole volume anyway.
+    var attributeCaller: AttributeCaller {
+        guard let user = callingUser else { return .user(UInt32.max) }
+        return user == 0 || user == geteuid() ? .privileged : .user(user)
+    }
+
+    /// nil if it cannot be found out.
+    private var callingUser: UInt32? {
+        if userID != UInt32.max { return userID }
         var status = stat()
         let process = fuse_req_ctx(handle).pointee.pid
-        return stat("/proc/\(process)", &status) != 0 || status.st_uid != 0
+        return stat("/proc/\(process)", &status) == 0 ? status.st_uid : nil
     }
 
     /// An inode that the caller makes; `kind` replaces the file type if the mode names none.

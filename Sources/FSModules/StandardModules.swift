@@ -3,7 +3,7 @@ public import FSCore
 
 extension ModuleSet {
     public static let standard = ModuleSet(
-        checksums: [CRC32C()], nameHash: { SipHash(key: $0) },
+        checksums: [CRC32C(), XXH3(), SHA256.shared], nameHash: { SipHash(key: $0) },
         journal: { (setup) throws(FSError) in try WriteAheadJournal(setup) },
         snapshots: { Snapshots($0) })
 }

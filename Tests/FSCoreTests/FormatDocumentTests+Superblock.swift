@@ -17,7 +17,7 @@ extension FormatDocumentTests {
             "Superblock", contents(block.encoded(modules: .standard)),
             fixed: [
                 "disk version", "block size", "node size", "checksum kind", "name hash kind",
-                "incompatible", "device count", "this device",
+                "incompatible", "device count", "this device", "data copies",
             ]
         ) { _ = try Superblock(decoding: $0, at: 0) }
 
@@ -41,6 +41,7 @@ extension FormatDocumentTests {
         let bootID = VolumeUUID.random()
         block.headCounts.referenced = 0x3132_3334_3536_3738
         block.operations = 0x2122_2324_2526_2728
+        block.dataCopies = 2
         block.lease = Superblock.MountLease(
             host: "host", bootID: bootID, time: 0x1112_1314_1516_1718, processID: 0x191A_1B1C)
         block.devices[0].blockCount = 0xD0D1_D2D3_D4D5_D6D7
@@ -85,6 +86,7 @@ extension FormatDocumentTests {
                 "lease process": .number(0x191A_1B1C), "device table": .bytes(table),
                 "operations": .number(block.operations),
                 "referenced blocks": .number(block.headCounts.referenced),
+                "data copies": .number(2),
                 "checksum": .bytes(padded(littleEndian([checksum]), to: 32)),
             ])
         try compare(

@@ -107,7 +107,8 @@ import Testing
             Set(document.records.keys) == [
                 "Superblock", "Device entry", "Bitmap entry", "Node", "Slot", "Node pointer", "Key",
                 "Inode record", "Directory record", "Directory entry", "Link record",
-                "Extent record", "Share record", "Attribute place", "Attribute record",
+                "Extent record", "Share record", "Module record", "Attribute place",
+                "Attribute record",
                 "Attribute continuation",
                 "Journal record", "Journal transaction", "Journal update",
             ])
@@ -184,6 +185,7 @@ import Testing
             "attribute": .attribute, "link": .link, "directory entry": .directoryEntry,
             "extent": .extent, "share": .share, "snapshot": .snapshot,
             "snapshot label": .snapshotLabel, "deadlist": .deadlist, "segment": .segment,
+            "module": .module,
         ]
         let table = try document.table("object")
         #expect(table.count == types.count)
@@ -282,7 +284,8 @@ import Testing
         #expect(inner.node.view.u64(try document.offset("Node", "tree kind")) == 1)
         #expect(inner.node.view.u16(try document.offset("Node", "garbage")) == 2)
 
-        let validator = NodeValidator(layout: layout, internalUUID: uuid)
+        let validator = NodeValidator(
+            layout: layout, internalUUID: uuid, checksumKind: .crc32c)
         let expectation = NodeValidator.Expectation(
             pointer: page.pointer(.crc32c), tree: .files, lower: nil, upper: nil)
         try refuse(
@@ -344,6 +347,7 @@ import Testing
         inode.birthTime = time(4)
         inode.parent = 0x9192_9394_9596
         inode.nameCookie = 0x0A0B_0C0D_0E0F_1011
+        inode.copies = 2
         let buffer = ByteBuffer(count: InodeRecord.byteCount)
         inode.encode(buffer.bytes)
         let sample = contents(buffer)
@@ -356,6 +360,7 @@ import Testing
             "size": .number(2000), "blocks": .number(0x1234),
             "change sequence": .number(0x8081_8283_8485_8687),
             "parent": .number(0x9192_9394_9596), "name cookie": .number(0x0A0B_0C0D_0E0F_1011),
+            "copies": .number(2),
         ]
         for (index, name) in ["atime", "mtime", "ctime", "btime"].enumerated() {
             let time = time(UInt32(index) + 1)
@@ -365,7 +370,7 @@ import Testing
         try compare("Inode record", sample, expected)
         try refuse(
             "Inode record", sample,
-            fixed: ["version", "name hash kind", "content", "hints"]
+            fixed: ["version", "name hash kind", "content", "hints", "copies"]
         ) { _ = try InodeRecord(decoding: $0, inode: 1) }
     }
 
@@ -421,9 +426,14 @@ import Testing
             "Extent record", extent.encoded(),
             fixed: ["version", "kind", "sum kind", "replicas", "blocks", "stored blocks"], variables
         ) { _ = try ExtentRecord(decoding: $0, inode: 1, layout: layout) }
-        let promise = ExtentRecord(promised: 3, sumKind: .crc32c).encoded()
+        let promise = ExtentRecord(promised: 3, copies: 2, sumKind: .crc32c).encoded()
         #expect(promise.count == 32)
         #expect(promise[try document.offset("Extent record", "kind")] == 1)
+        #expect(promise[try document.offset("Extent record", "replicas")] == 2)
+        try promise.withView { (view) in
+            let decoded = try ExtentRecord(decoding: view, inode: 1, layout: layout)
+            #expect(decoded.heldBlocks == 6)
+        }
     }
 
     @Test func shareRecord() throws {
@@ -438,6 +448,22 @@ import Testing
         try refuse("Share record", share.encoded(), fixed: ["version"]) {
             _ = try ShareRecord(share.key, decoding: $0, layout: layout)
         }
+    }
+
+    @Test func moduleRecord() throws {
+        let record = ModuleRecord(.settings, 5, [1, 2, 3, 4, 5, 6, 7, 8])
+        #expect(record.key == Key(0, .module, 1 << 48 | 5))
+        try compare(
+            "Module record", record.encoded(),
+            ["version": .number(1), "payload": .bytes(record.payload)])
+        try refuse("Module record", record.encoded(), fixed: ["version"]) {
+            let decoded = try ModuleRecord(record.key, decoding: $0)
+            #expect(decoded == record)
+        }
+        let modules = try document.table("module").map { [$0[0], $0[1]] }
+        #expect(modules == ModuleRecord.Module.allCases.map { ["\($0.rawValue)", "\($0)"] })
+        let settings = try document.table("setting").map { [$0[0], $0[1]] }
+        #expect(settings == Property.settings.map { ["\($0.number)", $0.name] })
     }
 
     @Test func attributeRecord() throws {

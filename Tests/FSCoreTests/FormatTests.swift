@@ -163,6 +163,16 @@ import Testing
         #expect(fingerprint(zeros) == 0x8A91_36AA)
         let ascending = (0..<32).map { UInt8($0) }
         #expect(fingerprint(ascending) == 0x46DD_794E)
+        // The reference implementations' own: an empty message and a short one.
+        let nothing = ChecksumValue(words: (0x2D06_8005_38D3_94C2, 0, 0, 0))
+        #expect([UInt8](repeating: 0, count: 1).withView { XXH3().sum($0.slice(0, 0)) } == nothing)
+        let abc = Array("abc".utf8).withView { SHA256.shared.sum($0) }
+        let digest: [UInt64] = [
+            0xba78_16bf_8f01_cfea, 0x4141_40de_5dae_2223, 0xb003_61a3_9617_7a9c,
+            0xb410_ff61_f200_15ad,
+        ]
+        #expect(
+            [abc.words.0, abc.words.1, abc.words.2, abc.words.3] == digest.map(\.byteSwapped))
         let key = NameHashKey(0x0706_0504_0302_0100, 0x0F0E_0D0C_0B0A_0908)
         let message = (0..<15).map { UInt8($0) }
         let siphash = SipHash(key: key)

@@ -22,7 +22,7 @@ import Testing
         let device = try Self.read()
         let report = try Checker.check(device, modules: .standard)
         #expect(report.findings.isEmpty, "\(report.findings)")
-        #expect(report.inodes == 308)
+        #expect(report.inodes == 309)
 
         var options = OpenOptions()
         options.readOnly = true
@@ -54,6 +54,12 @@ import Testing
         #expect(value == Array(Self.pattern.prefix(20_000)))
         let device1 = try lookup("device")
         #expect(device1.device == DeviceNumber(major: 7, minor: 300))
+        let double = try lookup("double")
+        #expect(double.blocks512 == 2 * large.blocks512)
+        #expect(try bytes(double.inode, 300_000) == Self.pattern)
+        let copies = try fs.property(.copies, of: double.inode)
+        #expect(copies == PropertyValue(value: "2", isSet: true))
+        #expect(try fs.property(.scrubInterval, of: .root).value == "30d")
         let directory = try lookup("directory")
         #expect(directory.size == 300)
         try volume.close()
@@ -102,6 +108,10 @@ import Testing
         }
         _ = try make("device", 0o020640)
         _ = try make("fifo", 0o010640)
+        let double = try make("double", 0o100644)
+        try fs.setProperty(.copies, of: double, "2")
+        _ = try pattern.withView { try fs.write(double, at: 0, $0) }
+        try fs.setProperty(.scrubInterval, of: .root, "30d")
         let directory = try make("directory", 0o040755)
         for index in 0..<300 { _ = try make("entry-\(index)", 0o100644, in: directory) }
         let sparse = try make("sparse", 0o100644)

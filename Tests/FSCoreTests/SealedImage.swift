@@ -277,6 +277,10 @@ final class SealedImage {
             }
         }
         try fs.allocate(sparse.inode, at: 50 << 20, count: 100_000, [])
+        try fs.setProperty(.copies, of: large.inode, "2")
+        _ = try content.withView { try fs.write(large.inode, at: 400_000, $0) }
+        try fs.allocate(large.inode, at: 800_000, count: 50_000, [])
+        try fs.setProperty(.scrubInterval, of: .root, "30d")
         _ = try bytes("link").withView { name in
             try bytes("target/of/the/link").withView {
                 try fs.createSymbolicLink(name, in: .root, target: $0, userID: 0, groupID: 0)

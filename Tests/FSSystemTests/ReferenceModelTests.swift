@@ -18,7 +18,8 @@ internal import Testing
     @Test(arguments: (0..<UInt64(seedCount)).map { firstSeed + $0 })
     func agrees(seed: UInt64) throws {
         let device = MemoryBlockDevice(byteCount: 512 << 20)
-        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        let format = FormatOptions(variant: seed)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: format)
         var options = CrashRun.openOptions
         var profile = OperationProfile()
         // Every other seed with a cache that holds little, every third with a larger tree.

@@ -36,7 +36,7 @@ public final class CrashRun {
         profile.largestWrite = 64 << 10
         profile.largestOffset = 1 << 20
         device = SimulatedBlockDevice(byteCount: byteCount)
-        var format = FormatOptions()
+        var format = FormatOptions(variant: seed)
         format.journalByteCount = journalBytes
         _ = try VolumeFormatter.format(device, modules: .standard, options: format)
     }

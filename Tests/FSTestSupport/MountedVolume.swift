@@ -98,10 +98,23 @@ public enum MountTable {
         }
         defer { free(real) }
         let wanted = String(cString: real) + "/" + directory.lastPathComponent
-        let table = (try? String(contentsOfFile: "/proc/self/mountinfo", encoding: .utf8)) ?? ""
-        return table.split(separator: "\n").contains { line in
+        return contents.split(separator: "\n").contains { line in
             let fields = line.split(separator: " ")
             return fields.count > 4 && fields[4] == wanted
+        }
+    }
+
+    /// Page by page to the end: Foundation takes the first short read of such a file for its end.
+    private static var contents: String {
+        let descriptor = open("/proc/self/mountinfo", O_RDONLY)
+        guard descriptor >= 0 else { return "" }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 65536)
+        while true {
+            let count = read(descriptor, &chunk, chunk.count)
+            guard count > 0 else { return String(decoding: bytes, as: UTF8.self) }
+            bytes += chunk[..<count]
         }
     }
 }

@@ -60,6 +60,8 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case deadlistRecordBad = 1805
     case deadlistWrong = 1806
     case segmentRecordBad = 1807
+    // 1850: what modules store
+    case moduleRecordBad = 1850
 
     public enum Severity: String, Sendable {
         /// Nothing is lost and nothing will be; a later repair tidies up.
@@ -325,6 +327,11 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
             (
                 .fatal, "the journal is damaged",
                 "Operations that were durable cannot be read from the journal. The volume mounts read-only, in the state before them; copy what is needed."
+            )
+        case .moduleRecordBad:
+            (
+                .warning, "a record of a module is damaged",
+                "A setting of the volume, or what a module remembers, cannot be read: its default counts. Set it again."
             )
         case .accessControlListBad:
             (

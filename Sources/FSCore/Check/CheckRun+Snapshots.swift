@@ -24,6 +24,7 @@ extension CheckRun {
         do throws(FSError) {
             switch key.type {
             case .share where key.object == 0: share(key, value)
+            case .module where key.object == 0: _ = try ModuleRecord(key, decoding: value)
             case .snapshot:
                 table.records[key.offset] = try SnapshotRecord(
                     key, decoding: value, layout: layout)
@@ -42,6 +43,7 @@ extension CheckRun {
             }
         } catch {
             switch key.type {
+            case .module: report(.moduleRecordBad, "\(error)")
             case .snapshotLabel: report(.snapshotLabelBad, "\(error)")
             case .deadlist: report(.deadlistRecordBad, "\(error)")
             case .segment: report(.segmentRecordBad, "\(error)")

@@ -381,9 +381,9 @@ final class CheckRun {
             report(.extentsOverlap, "inode \(key.object), offset \(key.offset)")
         }
         extentEnd = start + UInt64(extent.blocks)
-        blocks += UInt64(extent.blocks)
-        counts.referenced += UInt64(extent.blocks)
-        if extent.kind == .promised { counts.promised += UInt64(extent.blocks) }
+        blocks += extent.heldBlocks
+        counts.referenced += extent.heldBlocks
+        if extent.kind == .promised { counts.promised += extent.heldBlocks }
         markData(extent, key)
     }
 

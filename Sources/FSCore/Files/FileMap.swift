@@ -192,51 +192,57 @@ final class FileMap: @unchecked Sendable {
         // A file without blocks, as every new one, has no map to look at.
         let isEmpty = record.blocks == 0
         let overlapped = isEmpty ? [] : try extents(inode, range)
+        let copies = volume.dataCopies(of: record)
         let promised = overlapped.reduce(0 as UInt64) { sum, extent in
-            guard extent.record.kind == .promised else { return sum }
-            return sum + min(extent.end, range.upperBound) - max(extent.block, range.lowerBound)
+            let part = min(extent.end, range.upperBound) - max(extent.block, range.lowerBound)
+            return sum + part * UInt64(extent.record.promisedCopies)
         }
         let before = isEmpty ? nil : try previous(block, inode, overlapped)
-        let goal = before.flatMap { extent -> BlockAddress? in
+        let goal = before.flatMap { extent -> ReplicaList? in
             guard extent.record.kind == .data else { return nil }
-            return extent.record.replicas.first + (block - extent.block)
+            return extent.record.replicas.advanced(by: block - extent.block)
         }
         let fresh = try store(
-            block, source, goal: goal, space,
-            promised: promised == range.upperBound - range.lowerBound, transaction)
+            block, source, copies: copies, goal: goal, space,
+            promised: promised >= (range.upperBound - range.lowerBound) * UInt64(copies),
+            transaction)
         try replace(inode, range, overlapped, with: fresh, before, &record, transaction)
     }
 
     /// Writes whole blocks to fresh places without mapping them yet. A transaction that fails gives
     /// the places back (`FileSystem.change`).
     func store(
-        _ block: UInt64, _ source: ByteView, goal: BlockAddress?, _ space: SpaceClass,
-        promised: Bool, _ transaction: Transaction
+        _ block: UInt64, _ source: ByteView, copies: Int, goal: ReplicaList? = nil,
+        _ space: SpaceClass, promised: Bool, _ transaction: Transaction
     ) throws(FSError) -> [Extent] {
         let count = UInt64(source.count >> 12)
         var goal = goal
         var fresh: [Extent] = []
         var done: UInt64 = 0
         while done < count {
-            let want = min(count - done, DiskFormat.maximumPlainExtentBlocks)
-            let run = try volume.allocateData(want, goal: goal, space, promised: promised)
-            transaction.publish(run)
-            let bytes = source.slice(Int(done << 12), Int(run.count << 12))
-            if let journal = volume.journal, source.count <= journal.stagedDataLimit {
-                transaction.stage(run, bytes)
-            } else {
-                try volume.device.write(bytes, at: run.start.block << 12)
-                volume.journal?.noteHomeWrite()
+            let want = min(count - done, volume.checksumKind.maximumPlainExtentBlocks)
+            let (places, length) = try volume.allocateData(
+                want, copies: copies, goal: goal, space, promised: promised)
+            let bytes = source.slice(Int(done << 12), Int(length << 12))
+            for index in 0..<places.count {
+                transaction.publish(BlockRun(places[index], length))
+            }
+            for index in 0..<places.count {
+                if let journal = volume.journal, source.count * copies <= journal.stagedDataLimit {
+                    transaction.stage(BlockRun(places[index], length), bytes)
+                } else {
+                    try volume.device.write(bytes, at: places[index].block << 12)
+                    volume.journal?.noteHomeWrite()
+                }
             }
             fresh.append(
                 Extent(
                     block: block + done,
                     record: ExtentRecord(
-                        blocks: UInt32(run.count), birth: transaction.epoch(in: volume),
-                        replicas: ReplicaList(run.start), sumKind: volume.checksumKind,
-                        sums: sums(bytes))))
-            goal = run.start + run.count
-            done += run.count
+                        blocks: UInt32(length), birth: transaction.epoch(in: volume),
+                        replicas: places, sumKind: volume.checksumKind, sums: sums(bytes))))
+            goal = places.advanced(by: length)
+            done += length
         }
         return fresh
     }
@@ -306,10 +312,10 @@ final class FileMap: @unchecked Sendable {
         }
         for extent in fresh {
             if extent.record.kind == .promised {
-                transaction.promisedDelta += Int64(extent.record.blocks)
+                transaction.promisedDelta += Int64(extent.record.heldBlocks)
             }
-            record.blocks += UInt64(extent.record.blocks)
-            transaction.referencedDelta += Int64(extent.record.blocks)
+            record.blocks += extent.record.heldBlocks
+            transaction.referencedDelta += Int64(extent.record.heldBlocks)
             if var current = joined, current.end == extent.block,
                 current.record.canJoin(extent.record)
             {
@@ -325,10 +331,10 @@ final class FileMap: @unchecked Sendable {
 
     /// Releases an extent's blocks, or takes back its promise.
     func release(_ extent: ExtentRecord, _ record: inout InodeRecord, _ transaction: Transaction) {
-        record.blocks -= min(record.blocks, UInt64(extent.blocks))
-        transaction.referencedDelta -= Int64(extent.blocks)
+        record.blocks -= min(record.blocks, extent.heldBlocks)
+        transaction.referencedDelta -= Int64(extent.heldBlocks)
         switch extent.kind {
-        case .promised: transaction.promisedDelta -= Int64(extent.blocks)
+        case .promised: transaction.promisedDelta -= Int64(extent.heldBlocks)
         case .data:
             for index in 0..<extent.replicas.count {
                 transaction.drop(

@@ -83,7 +83,8 @@ extension FileSystem {
             guard stop - start < DiskFormat.blockSize else { continue }
             if let bytes = try zeroedBlock(inode, block, from: start, count: stop - start) {
                 fresh += try fileMap.store(
-                    block, bytes.view, goal: nil, .freeing, promised: false, transaction)
+                    block, bytes.view, copies: volume.dataCopies(of: record), .freeing,
+                    promised: false, transaction)
             } else if block == firstBlock {
                 first = block + 1
             } else {
@@ -118,7 +119,8 @@ extension FileSystem {
                 var holes: [FileMap.Extent] = []
                 var position = block
                 var promised: UInt64 = 0
-                let available = statistics().availableBlocks
+                let copies = volume.dataCopies(of: record)
+                let available = unheldBlocks / UInt64(copies)
                 func fill(to end: UInt64) {
                     // A range may be 2^51 blocks long: no list of what can never be had.
                     while position < end, promised <= available {
@@ -127,7 +129,8 @@ extension FileSystem {
                             FileMap.Extent(
                                 block: position,
                                 record: ExtentRecord(
-                                    promised: UInt32(length), sumKind: volume.checksumKind)))
+                                    promised: UInt32(length), copies: copies,
+                                    sumKind: volume.checksumKind)))
                         promised += length
                         position += length
                     }

@@ -113,6 +113,7 @@ extension FileSystem {
             mode: kind.modeBits | new.mode & ModeBits.permissions, userID: new.userID,
             groupID: new.groupID, linkCount: kind == .directory ? 2 : 1, time: .now())
         if kind == .characterDevice || kind == .blockDevice { record.device = new.device }
+        record.copies = parent.copies
         if parent.mode & ModeBits.setGroupID != 0 {
             record.groupID = parent.groupID
             if kind == .directory { record.mode |= ModeBits.setGroupID }

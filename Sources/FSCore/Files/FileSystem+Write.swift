@@ -184,7 +184,8 @@ extension FileSystem {
         if zeroingTail, let block = try zeroedBlock(inode, size >> 12, from: Int(size & 4095)) {
             first = size >> 12
             tail = try fileMap.store(
-                first, block.view, goal: nil, .freeing, promised: false, transaction)
+                first, block.view, copies: volume.dataCopies(of: record), .freeing,
+                promised: false, transaction)
         }
         let limit = Self.reclaimBatch
         let found = try fileMap.extents(inode, first..<(1 << 52), limit: limit)

@@ -5,6 +5,9 @@ extension FileSystem {
     public func extendedAttribute(
         _ name: ByteView, of inode: InodeNumber
     ) throws(FSError) -> [UInt8] {
+        if let property = try Property.named(byAttribute: name) {
+            return Array(try self.property(property, of: inode).text.utf8)
+        }
         try requireNamespace(name)
         return try locks.shared(inode) { () throws(FSError) in
             let record = try record(of: inode)
@@ -41,11 +44,22 @@ extension FileSystem {
     }
 
     /// setxattr(2). Setting an access ACL changes the mode with it (acl(5)).
+    ///
+    /// - Parameter caller: who asks, where that matters: properties belong to the owner and to root,
+    ///   which the kernel does not know.
     public func setExtendedAttribute(
         _ name: ByteView, of inode: InodeNumber, _ value: ByteView, _ mode: AttributeSetMode,
-        dropSetGroupID: Bool = false
+        dropSetGroupID: Bool = false, caller: () -> AttributeCaller = { .privileged }
     ) throws(FSError) {
         guard name.count >= 1, name.count <= 255 else { throw .invalidArgument }
+        if let property = try Property.named(byAttribute: name) {
+            // Every property is always there.
+            guard mode != .createOnly else { throw .entryExists }
+            guard let text = String(validating: value.toArray(), as: UTF8.self) else {
+                throw .invalidArgument
+            }
+            return try setProperty(property, of: inode, text, caller: caller())
+        }
         try requireNamespace(name)
         guard value.count <= DiskFormat.maximumAttributeSize else { throw .attributeTooLarge }
         try change(inode) { (transaction) throws(FSError) in
@@ -71,8 +85,12 @@ extension FileSystem {
 
     /// removexattr(2)
     public func removeExtendedAttribute(
-        _ name: ByteView, of inode: InodeNumber
+        _ name: ByteView, of inode: InodeNumber,
+        caller: () -> AttributeCaller = { .privileged }
     ) throws(FSError) {
+        if let property = try Property.named(byAttribute: name) {
+            return try setProperty(property, of: inode, Property.unset, caller: caller())
+        }
         try requireNamespace(name)
         try change(inode, space: .freeing) { (transaction) throws(FSError) in
             var record = try record(of: inode)

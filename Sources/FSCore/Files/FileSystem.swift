@@ -115,14 +115,27 @@ public final class FileSystem: @unchecked Sendable {
             (volume.window.releasedBlocks, volume.window.promisedBlocks, tree.counts.inodes)
         }
         let free = volume.allocator.freeBlocks + waiting
-        let floors = volume.allocator.floors
-        let kept = floors.slop + floors.emergency + promised
-        let available = free > kept ? free - kept : 0
+        // What an ordinary file can have, each block of it in all its copies.
+        let available =
+            unheld(of: free, promised: promised) / UInt64(volume.defaultDataCopies)
         // An inode costs a few hundred bytes in two copies.
         let freeInodes = min(available * 4, InodeNumber.limit)
         return VolumeStatistics(
             totalBlocks: volume.layout.allocatableBlocks, freeBlocks: free,
             availableBlocks: available, inodes: inodes + freeInodes, freeInodes: freeInodes)
+    }
+
+    /// Blocks that ordinary writes may take.
+    var unheldBlocks: UInt64 {
+        let (waiting, promised) = volume.treeLock.shared {
+            (volume.window.releasedBlocks, volume.window.promisedBlocks)
+        }
+        return unheld(of: volume.allocator.freeBlocks + waiting, promised: promised)
+    }
+    private func unheld(of free: UInt64, promised: UInt64) -> UInt64 {
+        let floors = volume.allocator.floors
+        let kept = floors.slop + floors.emergency + promised
+        return free > kept ? free - kept : 0
     }
 
     /// fsync(2): everything this inode and all others had committed is durable on return.

@@ -24,8 +24,8 @@ public enum DiskFormat {
     public static let maximumAttributeSize = 65536
     /// Files up to this size live in the tree, not in blocks of their own.
     public static let maximumInlineSize = 2048
-    /// A plain extent's sums stay within 1 KiB: 256 blocks of 4-byte sums.
-    public static let maximumPlainExtentBlocks: UInt64 = 256
+    /// Copies of a file's data.
+    public static let maximumDataCopies = 2
     /// The largest file offset, as of ext4 and xfs: 2⁶³ − 1, rounded down to a block.
     public static let maximumFileSize: UInt64 = UInt64(Int64.max) & ~UInt64(4095)
     /// EMLINK beyond this.

@@ -5,7 +5,7 @@
 ///     2  codec          u8   0 = plain
 ///     3  layout         u8   0 = replicas
 ///     4  sum kind       u8   checksum kind of the sums
-///     5  replicas       u8   0 for promised, else 1 … 4
+///     5  replicas       u8   1 … 4; of a promise, the copies that it is for, without addresses
 ///     6  key id         u16  0 = plain; nonzero adds nonce and tag room of 40 bytes
 ///     8  blocks         u32  length in the file
 ///     12 stored blocks  u32  length on the device; = blocks when plain
@@ -15,8 +15,8 @@
 ///     32 addresses      8 × replicas
 ///     …  sums           one for each 4 KiB block, each as long as its kind says
 ///
-/// - Invariant: a plain extent has at most `DiskFormat.maximumPlainExtentBlocks` blocks and lies in
-///   one region; extents of a file do not overlap.
+/// - Invariant: a plain extent has at most `ChecksumKind.maximumPlainExtentBlocks` blocks, and each
+///   replica of it lies in one region; extents of a file do not overlap.
 public struct ExtentRecord: Equatable, Sendable {
     static let headerSize = 32
 
@@ -32,11 +32,14 @@ public struct ExtentRecord: Equatable, Sendable {
     public var sumKind: ChecksumKind
     /// The sums of the blocks, one behind the other.
     public var sums: [UInt8] = []
+    /// How many copies a promise is for; of data 0.
+    public private(set) var promisedCopies = 0
 
     /// A promise of space without addresses.
-    init(promised blocks: UInt32, sumKind: ChecksumKind) {
+    init(promised blocks: UInt32, copies: Int, sumKind: ChecksumKind) {
         kind = .promised
         self.blocks = blocks
+        promisedCopies = copies
         birth = BirthEpoch(0)
         self.sumKind = sumKind
     }
@@ -52,6 +55,9 @@ public struct ExtentRecord: Equatable, Sendable {
         self.sumKind = sumKind
         self.sums = sums
     }
+
+    /// Blocks of the device that it holds or promises, all copies together.
+    var heldBlocks: UInt64 { UInt64(blocks) * UInt64(replicas.count + promisedCopies) }
 
     package init(
         decoding value: ByteView, inode: UInt64, layout: DiskLayout
@@ -75,13 +81,16 @@ public struct ExtentRecord: Equatable, Sendable {
         try reader.require(blocks > 0, "no blocks")
         switch kind {
         case .promised:
-            try reader.require(count == 0 && stored == 0, "promised extent with addresses")
+            try reader.require(stored == 0, "promised extent with addresses")
+            try reader.require(
+                count >= 1 && count <= DiskFormat.maximumDataCopies, "copies of a promise")
+            promisedCopies = count
             try reader.require(birth.rawValue == 0, "promised extent with a birth")
             try reader.require(UInt64(blocks) <= layout.blockCount, "promise of \(blocks) blocks")
         case .data:
             try reader.require(count >= 1 && count <= DiskFormat.maximumReplicas, "replica count")
             try reader.require(
-                UInt64(blocks) <= DiskFormat.maximumPlainExtentBlocks && stored == blocks,
+                UInt64(blocks) <= sumKind.maximumPlainExtentBlocks && stored == blocks,
                 "extent of \(blocks) blocks")
             try reader.require(birth.rawValue > 0, "no birth")
             replicas = try ReplicaList(&reader, count: count)
@@ -89,6 +98,12 @@ public struct ExtentRecord: Equatable, Sendable {
                 let run = BlockRun(replicas[index], UInt64(blocks))
                 try reader.require(
                     layout.isAllocatable(run), "extent at block \(replicas[index].block)")
+                for other in 0..<index {
+                    let distance =
+                        max(replicas[index], replicas[other]).rawValue
+                        - min(replicas[index], replicas[other]).rawValue
+                    try reader.require(distance >= UInt64(blocks), "two replicas in one place")
+                }
             }
             sums = try reader.bytes(Int(blocks) * sumKind.byteCount).toArray()
         }
@@ -105,7 +120,7 @@ public struct ExtentRecord: Equatable, Sendable {
             writer.u8(0)
             writer.u8(0)
             writer.u8(sumKind.rawValue)
-            writer.u8(UInt8(replicas.count))
+            writer.u8(UInt8(replicas.count + promisedCopies))
             writer.u16(0)
             writer.u32(blocks)
             writer.u32(kind == .data ? blocks : 0)
@@ -138,12 +153,17 @@ public struct ExtentRecord: Equatable, Sendable {
     /// Whether `next`, which begins where this one ends in the file, can join it in one item.
     func canJoin(_ next: ExtentRecord) -> Bool {
         guard kind == next.kind, sumKind == next.sumKind, birth == next.birth else { return false }
-        if kind == .promised { return UInt64(blocks) + UInt64(next.blocks) < 1 << 31 }
-        return UInt64(blocks) + UInt64(next.blocks) <= DiskFormat.maximumPlainExtentBlocks
+        if kind == .promised {
+            return promisedCopies == next.promisedCopies
+                && UInt64(blocks) + UInt64(next.blocks) < 1 << 31
+        }
+        return UInt64(blocks) + UInt64(next.blocks) <= sumKind.maximumPlainExtentBlocks
             && replicas.advanced(by: UInt64(blocks)) == next.replicas
             // A run never crosses a region, whose fixed front lies between.
-            && replicas.first.block / DiskLayout.regionBlocks
-                == next.replicas.first.block / DiskLayout.regionBlocks
+            && (0..<replicas.count).allSatisfy {
+                replicas[$0].block / DiskLayout.regionBlocks
+                    == next.replicas[$0].block / DiskLayout.regionBlocks
+            }
     }
 
     mutating func join(_ next: ExtentRecord) {

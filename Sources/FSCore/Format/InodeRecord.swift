@@ -20,9 +20,9 @@
 ///     96  the same:                 4 × u32 nanoseconds
 ///     112 parent           u64  directory of one of the names; 0 = none
 ///     120 name cookie      u64  hash ‖ ordinal of that name
-///     128 codec u8, level u8, copies u8, reserved 5: properties; 0 = inherit
-///     136 key id           u16  0 = plain
-///     138 reserved         22
+///     128 codec u8, level u8   reserved
+///     130 copies           u8   of its data; of a directory, for new inodes; 0 = as the volume says
+///     131 reserved         29
 ///
 /// - Invariant: an inode with names has one of them as (parent, name cookie); the others are link
 ///   records. So every inode has a path.
@@ -54,6 +54,8 @@ public struct InodeRecord: Equatable, Sendable {
     public var birthTime: Timestamp
     public var parent: UInt64 = 0
     public var nameCookie: UInt64 = 0
+    /// Copies of the data: 1 or 2; 0 as the volume says. New inodes take their directory's.
+    public var copies: UInt8 = 0
 
     public var kind: FileKind { FileKind(mode: mode) ?? .regular }
     public var isDirectory: Bool { mode & ModeBits.kind == FileKind.directory.modeBits }
@@ -110,7 +112,10 @@ public struct InodeRecord: Equatable, Sendable {
         birthTime = Timestamp(seconds: seconds.3, nanoseconds: nanoseconds.3)
         parent = try reader.u64()
         nameCookie = try reader.u64()
-        try reader.reserved(byteCountOfReservedTail)
+        try reader.reserved(2)
+        copies = try reader.u8()
+        try reader.require(copies <= DiskFormat.maximumDataCopies, "\(copies) copies")
+        try reader.reserved(Self.byteCount - reader.offset)
         guard let kind = FileKind(mode: mode), mode >> 16 == 0 else {
             throw reader.corrupt("mode 0o\(String(mode, radix: 8))")
         }
@@ -160,7 +165,9 @@ public struct InodeRecord: Equatable, Sendable {
         writer.u32(birthTime.nanoseconds)
         writer.u64(parent)
         writer.u64(nameCookie)
-        writer.reserved(byteCountOfReservedTail)
+        writer.reserved(2)
+        writer.u8(copies)
+        writer.reserved(Self.byteCount - writer.offset)
     }
 
     package func attributes(_ inode: InodeNumber) -> Attributes {
@@ -171,6 +178,3 @@ public struct InodeRecord: Equatable, Sendable {
             flags: flags, projectID: projectID, changeSequence: changeSequence)
     }
 }
-
-/// Properties and key id of `InodeRecord`, from byte 128 on: zero until their modules exist.
-private let byteCountOfReservedTail = InodeRecord.byteCount - 128

@@ -38,6 +38,8 @@
 ///     1376 operations           u64    operations up to this one are in the trees
 ///     1384 referenced blocks    u64    of the default head, held or promised
 ///     1392 reserved
+///     1512 data copies          u8     of files that say nothing else: 1 or 2
+///     1513 reserved
 ///     4064 checksum             32     over bytes 0 … 4063
 ///
 /// - Invariant: the copy for sequence *n* is in pair *n* mod 2, so a torn write never touches the
@@ -47,6 +49,7 @@ public struct Superblock: Equatable, Sendable {
     public static let byteCount = DiskFormat.blockSize
     static let checksumOffset = 4064
     static let rootRoom = 96
+    private static let dataCopiesOffset = 1512
     public static let maximumJournalExtents = 16
     public static let maximumDevices = 8
     public static let maximumLabelLength = 63
@@ -76,6 +79,8 @@ public struct Superblock: Equatable, Sendable {
     /// Operations up to this one are in the trees.
     public var operations: UInt64 = 0
     public var errorCounters = ErrorCounters()
+    /// Copies of the data of files that say nothing else.
+    public var dataCopies: UInt8 = 1
     public var lease: MountLease?
     public var devices: [DeviceEntry]
 
@@ -222,6 +227,10 @@ public struct Superblock: Equatable, Sendable {
         try reader.require(operations < 1 << 62, "operations")
         try reader.require(journalIncarnation < 1 << 62, "journal incarnation")
         headCounts.referenced = try reader.u64()
+        try reader.reserved(Self.dataCopiesOffset - reader.offset)
+        dataCopies = try reader.u8()
+        try reader.require(
+            dataCopies >= 1 && dataCopies <= DiskFormat.maximumDataCopies, "data copies")
         try reader.reserved(Self.checksumOffset - reader.offset)
         try reader.require(
             DiskLayout.isSupported(blockCount),
@@ -229,6 +238,7 @@ public struct Superblock: Equatable, Sendable {
         let layout = DiskLayout(blockCount: blockCount)
         for root in [headRoot, volumeRoot] {
             try root.validate(layout, reader)
+            try reader.require(root.checksumKind == checksumKind, "checksum kind of a root")
             try reader.require(root.sequence <= sequence, "root from the future")
             try reader.require(root.birth <= birthEpoch, "root born in the future")
         }
@@ -325,6 +335,8 @@ public struct Superblock: Equatable, Sendable {
         }
         writer.u64(operations)
         writer.u64(headCounts.referenced)
+        writer.reserved(Self.dataCopiesOffset - writer.offset)
+        writer.u8(dataCopies)
         writer.reserved(Self.checksumOffset - writer.offset)
         let checksum = modules.requiredChecksum(checksumKind)
         checksum.sum(buffer.view.slice(0, Self.checksumOffset))

@@ -11,18 +11,28 @@ public protocol Checksum: Sendable {
 public enum ChecksumKind: UInt8, Sendable, CaseIterable {
     /// CRC32C (RFC 3720, appendix B.4), 4 bytes.
     case crc32c = 1
+    /// XXH3 with 64 bits, 8 bytes; the number, little-endian as all others.
+    case xxh3 = 2
+    /// SHA-256 (FIPS 180-4), 32 bytes in the standard's order.
+    case sha256 = 3
 
     /// The length of a sum in bytes.
     public var byteCount: Int {
         switch self {
         case .crc32c: 4
+        case .xxh3: 8
+        case .sha256: 32
         }
     }
     public var name: String {
         switch self {
         case .crc32c: "crc32c"
+        case .xxh3: "xxh3"
+        case .sha256: "sha256"
         }
     }
+    /// A plain extent's sums stay within 1 KiB.
+    public var maximumPlainExtentBlocks: UInt64 { 1024 / UInt64(byteCount) }
 }
 
 /// A checksum of up to 32 bytes; unused bytes are zero.

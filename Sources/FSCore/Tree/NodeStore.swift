@@ -14,7 +14,8 @@ package final class NodeStore: @unchecked Sendable {
     ) {
         self.device = device
         self.checksum = checksum
-        validator = NodeValidator(layout: layout, internalUUID: internalUUID)
+        validator = NodeValidator(
+            layout: layout, internalUUID: internalUUID, checksumKind: checksum.kind)
         self.cache = cache
         self.errors = errors
     }

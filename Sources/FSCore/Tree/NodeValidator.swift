@@ -6,6 +6,8 @@
 package struct NodeValidator {
     let layout: DiskLayout
     let internalUUID: VolumeUUID
+    /// Of the whole volume: pointers to nodes all have the same size.
+    let checksumKind: ChecksumKind
 
     /// What the parent states of a child.
     package struct Expectation {
@@ -112,6 +114,7 @@ package struct NodeValidator {
         let pointer = try NodePointer(&reader)
         try reader.require(reader.remaining == 0, "bytes behind a child pointer")
         try pointer.validate(layout, reader)
+        try reader.require(pointer.checksumKind == checksumKind, "checksum kind of a pointer")
         try reader.require(pointer.level + 1 == parent.level, "level of a child pointer")
         try reader.require(pointer.birth <= parent.birth, "child born after its parent")
         try reader.require(pointer.sequence <= parent.sequence, "child written after its parent")

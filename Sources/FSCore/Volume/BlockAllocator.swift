@@ -81,6 +81,36 @@ final class BlockAllocator: @unchecked Sendable {
         return run
     }
 
+    /// The same for data in several copies: runs of one length, far apart.
+    func allocateData(
+        _ want: UInt64, copies: Int, goal: ReplicaList?, keeping keep: UInt64
+    ) throws(FSError) -> (places: ReplicaList, count: UInt64) {
+        let first = try allocateData(want, goal: goal?.first, keeping: keep)
+        var runs = [first]
+        for index in 1..<max(copies, 1) {
+            // The other end of the device, unless there is a run to be continued.
+            let far = (first.start.block + layout.blockCount / 2) % layout.blockCount
+            let wanted = goal.flatMap { index < $0.count ? $0[index] : nil }
+            do throws(FSError) {
+                runs.append(
+                    try allocateData(
+                        runs[index - 1].count, goal: wanted ?? BlockAddress(block: far),
+                        keeping: keep))
+            } catch {
+                for run in runs { cancel(run) }
+                throw error
+            }
+        }
+        // Free space in pieces: all copies are as long as the shortest.
+        let count = runs[runs.count - 1].count
+        var places = ReplicaList()
+        for run in runs {
+            if run.count > count { cancel(BlockRun(run.start + count, run.count - count)) }
+            places.append(run.start)
+        }
+        return (places, count)
+    }
+
     /// One run for each replica of a node, far apart.
     func allocateNode(keeping keep: UInt64) throws(FSError) -> ReplicaList {
         var replicas = ReplicaList()

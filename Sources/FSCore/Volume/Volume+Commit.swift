@@ -224,10 +224,16 @@ extension Volume {
         pool.put(place)
     }
 
-    /// Allocates blocks for data; the caller publishes or cancels them.
+    /// How many copies the data of a file gets that is written now.
+    func dataCopies(of record: InodeRecord) -> Int {
+        record.copies == 0 ? defaultDataCopies : Int(record.copies)
+    }
+
+    /// Allocates runs of one length, one for each copy of some data and far from each other; the
+    /// caller publishes or cancels them.
     func allocateData(
-        _ want: UInt64, goal: BlockAddress?, _ space: SpaceClass, promised: Bool
-    ) throws(FSError) -> BlockRun {
+        _ want: UInt64, copies: Int, goal: ReplicaList?, _ space: SpaceClass, promised: Bool
+    ) throws(FSError) -> (places: ReplicaList, count: UInt64) {
         let (dirty, promisedBlocks) = treeLock.shared {
             (window.dirty.count, window.promisedBlocks)
         }
@@ -235,7 +241,7 @@ extension Volume {
         let keep =
             floor(promised ? .freeing : space, dirtyPages: dirty)
             + (promised ? 0 : promisedBlocks)
-        return try allocator.allocateData(want, goal: goal, keeping: keep)
+        return try allocator.allocateData(want, copies: copies, goal: goal, keeping: keep)
     }
 
     /// Whether a checkpoint would make blocks available.

@@ -17,6 +17,8 @@ public final class Volume: @unchecked Sendable {
     let checksum: any Checksum
     let layout: DiskLayout
     package let nameHash: any NameHash
+    /// Copies of the data of files that say nothing else.
+    let defaultDataCopies: Int
     private(set) var options: OpenOptions
     /// Which ring the next superblock names.
     private(set) var ringIncarnation: UInt64
@@ -139,6 +141,7 @@ public final class Volume: @unchecked Sendable {
         layout = DiskLayout(blockCount: superblock.blockCount)
         checksum = modules.requiredChecksum(superblock.checksumKind)
         nameHash = modules.nameHash(superblock.nameHashKey)
+        defaultDataCopies = Int(superblock.dataCopies)
         cache = PageCache(byteLimit: options.cacheBytes)
         nodes = NodeStore(
             device: device, checksum: checksum, layout: layout,

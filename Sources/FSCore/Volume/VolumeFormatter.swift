@@ -19,7 +19,7 @@ public enum VolumeFormatter {
 
         let layout = DiskLayout(blockCount: blockCount)
         let internalUUID = VolumeUUID.random()
-        let checksum = modules.requiredChecksum(.crc32c)
+        let checksum = modules.requiredChecksum(options.checksumKind)
         let now = Timestamp.now()
         let store = BitmapStore(
             device: device, checksum: checksum, layout: layout, root: BitmapEntry(),
@@ -65,6 +65,8 @@ public enum VolumeFormatter {
                     flushCapability: 0)
             ])
         superblock.label = options.label
+        superblock.checksumKind = options.checksumKind
+        superblock.dataCopies = UInt8(options.dataCopies)
         superblock.journalExtents = ring
         if !ring.isEmpty { superblock.incompatible |= DiskFormat.Incompatible.journal }
         superblock.bitmapRoot = try allocator.persist(published: published, released: [])
@@ -87,7 +89,8 @@ public enum VolumeFormatter {
             throw .tooLarge(bytes: byteCount, maximum: maximumByteCount)
         }
         guard options.label.utf8.count <= Superblock.maximumLabelLength,
-            !options.label.utf8.contains(0)
+            !options.label.utf8.contains(0),
+            (1...DiskFormat.maximumDataCopies).contains(options.dataCopies)
         else { throw .invalidArgument }
         let total = DiskLayout(blockCount: blockCount).allocatableBlocks
         let journal = journalBlocks(blockCount, options)
@@ -103,8 +106,10 @@ public enum VolumeFormatter {
         let roots = 2 * DiskFormat.blocksPerNode * UInt64(DiskFormat.nodeReplicas)
         return FormatSummary(
             uuid: options.uuid ?? .random(), label: options.label, byteCount: blockCount << 12,
-            blockCount: blockCount, journalBlocks: journal,
-            availableBlocks: total - roots - journal - floors.slop - floors.emergency)
+            blockCount: blockCount, journalBlocks: journal, checksumKind: options.checksumKind,
+            dataCopies: options.dataCopies,
+            availableBlocks: (total - roots - journal - floors.slop - floors.emergency)
+                / UInt64(options.dataCopies))
     }
 
     private static func journalBlocks(_ volumeBlocks: UInt64, _ options: FormatOptions) -> UInt64 {
@@ -169,6 +174,10 @@ public struct FormatOptions: Sendable {
     public var byteCount: UInt64?
     /// Size of the journal; nil = by the volume's size, 0 = none: then every fsync is a checkpoint.
     public var journalByteCount: UInt64?
+    /// Of everything on the volume; cannot be changed later.
+    public var checksumKind = ChecksumKind.crc32c
+    /// Copies of the data of files that say nothing else: 1 or 2.
+    public var dataCopies = 1
     /// Owner of the root directory.
     public var rootUserID: UInt32 = 0
     public var rootGroupID: UInt32 = 0
@@ -182,6 +191,8 @@ public struct FormatSummary: Sendable {
     public var byteCount: UInt64
     public var blockCount: UInt64
     public var journalBlocks: UInt64
+    public var checksumKind: ChecksumKind
+    public var dataCopies: Int
     /// Free to ordinary writes.
     public var availableBlocks: UInt64
 }

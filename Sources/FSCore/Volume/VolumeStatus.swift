@@ -64,6 +64,7 @@ extension Volume {
                 readOnlyCompatibleFeatures: superblock.readOnlyCompatible,
                 incompatibleFeatures: superblock.incompatible,
                 featureNames: [checksumKind.name, "siphash-2-4 names"]
+                    + (defaultDataCopies == 1 ? [] : ["\(defaultDataCopies) data copies"])
                     + (journal == nil ? [] : ["journal"]), inodeCount: inodes,
                 cachePages: cached.pages, dirtyPages: dirty, cacheLimitPages: cache.limitPages,
                 cacheHits: cached.hits, cacheMisses: cached.misses,

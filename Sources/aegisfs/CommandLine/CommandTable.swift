@@ -1,8 +1,11 @@
 /// Every verb, and every name by which other programs call this one: the single place from which
 /// dispatch, parsing, help, completion and the reference come.
+internal import FSCore
+
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, inspect, sync, explain, help, completion, daemon,
+        format, mount, umount, status, check, property, inspect, sync, explain, help, completion,
+        daemon,
     ]
 
     /// Called by the name of the program file.
@@ -23,7 +26,8 @@ enum CommandTable {
             "does a SIZE that cuts an image. --dry-run says it, too, and then exits with 13.",
         ],
         options: [
-            .size, .label, .uuid, .journalSize, .noJournal, .force, .dryRun, .quiet, .json, .exact,
+            .size, .label, .uuid, .checksum, .copies, .journalSize, .noJournal, .force, .dryRun,
+            .quiet, .json, .exact,
         ],
         operands: [OperandSpec("TARGET", "an image file or a block device")],
         examples: [
@@ -114,6 +118,35 @@ enum CommandTable {
             name: name, summary: summary, options: [.json] + options,
             operands: [target] + operands, exitCodes: [.notFound], run: run)
     }
+
+    private static let property = CommandSpec(
+        name: "property", summary: "show and set properties of files, directories and volumes",
+        notes: Property.all.map { "\($0.name): \($0.summary); \($0.values)." } + [
+            "New files take those of their directory. 'default' takes a value away again.",
+            "Of an image or device it is the root directory that has them.",
+        ],
+        subverbs: [
+            CommandSpec(
+                name: "get", summary: "print the value of a property", options: [.json],
+                operands: [propertyPath, propertyName], exitCodes: [.notFound, .busy],
+                run: PropertyVerb.get),
+            CommandSpec(
+                name: "set", summary: "give a property a value",
+                operands: [propertyPath, propertyName, OperandSpec("VALUE", "see above")],
+                exitCodes: [.notFound, .busy], run: PropertyVerb.set),
+            CommandSpec(
+                name: "list", summary: "print all properties", options: [.json, .noHeader],
+                operands: [propertyPath], exitCodes: [.notFound, .busy], run: PropertyVerb.list),
+        ],
+        examples: [
+            Example("aegisfs property set mnt/photos copies 2", "two copies of what is new there"),
+            Example("aegisfs property list mnt", "all of a mounted volume"),
+        ],
+        exitCodes: [.notFound, .busy], run: { _ throws(Failure) in .usage })
+
+    private static let propertyPath = OperandSpec("PATH", "on a mount, or an image or device")
+    private static let propertyName = OperandSpec(
+        "NAME", "a property", completion: .words(Property.all.map(\.name)))
 
     private static let sync = CommandSpec(
         name: "sync", summary: "make everything written to a mounted volume durable",

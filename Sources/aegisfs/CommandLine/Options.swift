@@ -1,5 +1,6 @@
 /// Every option of every verb, defined once: a verb's implementation and the command table name an
 /// option by the same constant, so that neither can misspell it.
+internal import FSCore
 
 extension OptionSpec {
     // MARK: Options that mean the same for every verb that has them
@@ -24,6 +25,12 @@ extension OptionSpec {
     static let uuid = OptionSpec("uuid", "instead of a random one", short: "U", value: "UUID")
     static let journalSize = OptionSpec(
         "journal-size", "instead of 1/64 of the volume, 4M to 256M", value: "SIZE")
+    static let checksum = OptionSpec(
+        "checksum", "crc32c, xxh3 or sha256", value: "KIND",
+        choices: ChecksumKind.allCases.map(\.name))
+    static let copies = OptionSpec(
+        "copies", "of the data of files that say nothing else", value: "N",
+        choices: (1...DiskFormat.maximumDataCopies).map { "\($0)" })
     static let noJournal = OptionSpec("no-journal", "every fsync is a checkpoint: slow")
     static let force = OptionSpec("force", "overwrite what is there", short: "f")
 

@@ -64,6 +64,8 @@ enum MessageID: String, CaseIterable, Sendable {
     case tooManyClients = "AEGIS-0072"
     case badRequest = "AEGIS-0073"
 
+    case noProperty = "AEGIS-0250"
+
     /// One line.
     var summary: String { text.summary }
     /// What happened, what it means for the data, and what to do.
@@ -388,6 +390,13 @@ enum MessageID: String, CaseIterable, Sendable {
             (
                 "too many clients",
                 "The control socket serves a limited number of clients at a time. Try again."
+            )
+        case .noProperty:
+            (
+                "there is no such property here",
+                "Some properties belong to files and directories, others to a whole volume and are "
+                    + "found at its mountpoint, image or device. 'aegisfs property list PATH' shows "
+                    + "which there are."
             )
         case .badRequest:
             (

@@ -117,6 +117,17 @@ enum DeviceAccess {
             hint: "wait for it, or end it")
     }
 
+    /// A volume for changing, without a mount: nothing runs beside the caller but the journal.
+    static func openVolume(changing path: String) throws(Failure) -> (HeldDevice, Volume) {
+        let device = try open(path, .readWrite, notice: Terminal.notice)
+        do throws(FSError) {
+            return (device, try Volume.open(device.device, modules: .standard))
+        } catch {
+            device.close()
+            throw Failure(error, target: path)
+        }
+    }
+
     /// A volume for looking at, never for changing.
     static func openVolume(reading path: String) throws(Failure) -> (HeldDevice, Volume) {
         let device = try open(path, .readOnly, notice: Terminal.notice)

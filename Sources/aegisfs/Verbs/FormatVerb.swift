@@ -16,6 +16,8 @@ enum FormatVerb {
         var blocks: UInt64
         var blockSizeBytes: UInt64
         var journalBytes: UInt64
+        var checksum: String
+        var copies: Int
         var availableBytes: UInt64
         var inodesEstimated: UInt64
         var isDryRun: Bool
@@ -34,6 +36,9 @@ enum FormatVerb {
         guard options.label.utf8.count <= Superblock.maximumLabelLength else {
             throw .usage("--label: a label has at most \(Superblock.maximumLabelLength) bytes")
         }
+        options.checksumKind =
+            ChecksumKind.allCases.first { $0.name == arguments.value(.checksum) } ?? .crc32c
+        options.dataCopies = arguments.value(.copies).flatMap(Int.init) ?? 1
         if let text = arguments.value(.uuid) {
             guard let uuid = VolumeUUID(parsing: text) else {
                 throw .usage(
@@ -264,6 +269,7 @@ enum FormatVerb {
                         sizeBytes: summary.byteCount, blocks: summary.blockCount,
                         blockSizeBytes: UInt64(DiskFormat.blockSize),
                         journalBytes: summary.journalBlocks << 12,
+                        checksum: summary.checksumKind.name, copies: summary.dataCopies,
                         availableBytes: summary.availableBlocks << 12, inodesEstimated: inodes,
                         isDryRun: arguments.has(.dryRun), replaced: replaced,
                         cutFromBytes: cutFrom),
@@ -284,6 +290,7 @@ enum FormatVerb {
                   label   \(summary.label.isEmpty ? "(none)" : summary.label)
                   size    \(arguments.size(summary.byteCount)), \(summary.blockCount) blocks of 4.0 KiB
                   journal \(summary.journalBlocks == 0 ? "none" : arguments.size(summary.journalBlocks << 12))
+                  sums    \(summary.checksumKind.name)\(summary.dataCopies == 1 ? "" : ", data in \(summary.dataCopies) copies")
                   free    \(arguments.size(summary.availableBlocks << 12))
                   inodes  made as needed; room for about \(inodes)
 

@@ -1,0 +1,2 @@
+// libxxhash: XXH3 with 64 bits.
+#include <xxhash.h>
