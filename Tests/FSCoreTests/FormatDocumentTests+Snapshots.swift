@@ -15,7 +15,7 @@ extension FormatDocumentTests {
             id: 0x0A0B, kind: .snapshot, parent: 0x0809, epoch: BirthEpoch(0x0607),
             head: TreeID(0x0405),
             created: Timestamp(seconds: 0x1112_1314_1516_1718, nanoseconds: 0x191A_1B1C),
-            counts: TreeCounts(inodes: 0x2122_2324, promised: 0x3132, referenced: 0x4142_4344),
+            counts: TreeCounts(inodes: 0x2122_2324, promised: 0x0132, referenced: 0x4142_4344),
             uuid: VolumeUUID(high: 0x5152_5354_5556_5758, low: 0x595A_5B5C_5D5E_5F60), root: root)
         record.isDeleted = true
         record.isAutomatic = true
@@ -29,7 +29,7 @@ extension FormatDocumentTests {
                 "parent": .number(0x0809), "epoch": .number(0x0607), "head": .number(0x0405),
                 "created, seconds": .number(0x1112_1314_1516_1718),
                 "created, nanoseconds": .number(0x191A_1B1C), "inodes": .number(0x2122_2324),
-                "promised blocks": .number(0x3132), "referenced blocks": .number(0x4142_4344),
+                "promised blocks": .number(0x0132), "referenced blocks": .number(0x4142_4344),
                 "uuid": .bytes(uuid),
                 "progress": .bytes(
                     littleEndian([0x6162]) + [ItemType.extent.rawValue] + littleEndian([0x7172])),

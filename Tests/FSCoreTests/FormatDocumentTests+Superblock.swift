@@ -40,6 +40,7 @@ extension FormatDocumentTests {
         block.errorCounters.counts = (1...8).map { UInt64($0) << 56 | 0x0304 }
         let bootID = VolumeUUID.random()
         block.headCounts.referenced = 0x3132_3334_3536_3738
+        block.compression = .codec(.zlib, level: 9)
         block.operations = 0x2122_2324_2526_2728
         block.dataCopies = 2
         block.lease = Superblock.MountLease(
@@ -87,6 +88,7 @@ extension FormatDocumentTests {
                 "operations": .number(block.operations),
                 "referenced blocks": .number(block.headCounts.referenced),
                 "data copies": .number(2),
+                "codec": .number(3), "level": .number(9),
                 "checksum": .bytes(padded(littleEndian([checksum]), to: 32)),
             ])
         try compare(

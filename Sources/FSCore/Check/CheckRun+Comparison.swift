@@ -1,6 +1,12 @@
 /// The second half of a check: what the walk gathered about inodes is compared with their records,
 /// and the blocks it marked with the allocation bitmap.
 extension CheckRun {
+    /// Of an encoded extent.
+    func checkFeature(_ key: Key) {
+        guard superblock.incompatible & DiskFormat.Incompatible.encodedExtents == 0 else { return }
+        report(.encodedWithoutFeature, "inode \(key.object), offset \(key.offset)")
+    }
+
     // MARK: References against counts
 
     /// The volume tree is walked first, so all shares are known when the extents come.

@@ -209,8 +209,7 @@ extension CheckRun {
             guard let value, key.type == .extent else { return }
             let extent = try ExtentRecord(decoding: value, inode: key.object, layout: layout)
             for index in 0..<extent.replicas.count {
-                add(
-                    BlockRun(extent.replicas[index], UInt64(extent.blocks)), extent.birth, count)
+                add(extent.storedRun(index), extent.birth, count)
             }
         }
         do throws(FSError) {

@@ -383,6 +383,7 @@ final class CheckRun {
         extentEnd = start + UInt64(extent.blocks)
         blocks += extent.heldBlocks
         counts.referenced += extent.heldBlocks
+        if extent.encoding != nil { checkFeature(key) }
         if extent.kind == .promised { counts.promised += extent.heldBlocks }
         markData(extent, key)
     }
@@ -395,8 +396,8 @@ final class CheckRun {
         }
         guard extent.birth > scope.limit, key >= scope.from else { return }
         for index in 0..<extent.replicas.count {
-            result.dataBlocks += UInt64(extent.blocks)
-            markReference(BlockRun(extent.replicas[index], UInt64(extent.blocks)))
+            result.dataBlocks += UInt64(extent.storedBlocks)
+            markReference(extent.storedRun(index))
         }
     }
 

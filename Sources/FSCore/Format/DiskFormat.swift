@@ -24,6 +24,8 @@ public enum DiskFormat {
     public static let maximumAttributeSize = 65536
     /// Files up to this size live in the tree, not in blocks of their own.
     public static let maximumInlineSize = 2048
+    /// An encoded extent holds at most this much of a file: 128 KiB, aligned in the file when written.
+    public static let maximumEncodedBlocks: UInt64 = 32
     /// Copies of a file's data.
     public static let maximumDataCopies = 2
     /// The largest file offset, as of ext4 and xfs: 2⁶³ − 1, rounded down to a block.
@@ -45,7 +47,9 @@ public enum DiskFormat {
         public static let journal: UInt64 = 1 << 0
         /// There are snapshots, or were: blocks may be held by deadlists.
         public static let snapshots: UInt64 = 1 << 1
-        public static let known = journal | snapshots
+        /// Extents may be encoded.
+        public static let encodedExtents: UInt64 = 1 << 2
+        public static let known = journal | snapshots | encodedExtents
     }
 }
 

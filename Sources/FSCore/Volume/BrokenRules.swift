@@ -35,6 +35,8 @@ package struct BrokenRules: OptionSet, Sendable {
     package static let sweepsUndurable = BrokenRules(rawValue: 1 << 13)
     /// The end of a node without children frees what its nearest visible ancestor lacks.
     package static let freesToVisibleAncestor = BrokenRules(rawValue: 1 << 14)
+    /// What is left of an encoded extent that was cut is no reference of its own.
+    package static let partsNotReferenced = BrokenRules(rawValue: 1 << 16)
     /// A record goes to the block of the record before it.
     package static let recordBlockRewritten = BrokenRules(rawValue: 1 << 7)
 }

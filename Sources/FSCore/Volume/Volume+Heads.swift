@@ -182,12 +182,7 @@ extension Volume {
 
     /// Announces the feature before its first use.
     package func announceSnapshots() throws(FSError) {
-        let bit = DiskFormat.Incompatible.snapshots
-        let isAnnounced = stateLock.withLock {
-            defer { superblock.incompatible |= bit }
-            return superblock.incompatible & bit != 0
-        }
-        if !isAnnounced { try checkpoint(force: true) }
+        try enable(DiskFormat.Incompatible.snapshots)
     }
 
     /// Whether snapshots and clones, which pin space, are still allowed.

@@ -61,8 +61,7 @@ struct EndingTree {
             decoding: value, inode: key.object, layout: volume.diskLayout)
         guard extent.kind == .data, extent.birth > limit else { return }
         for index in 0..<extent.replicas.count {
-            transaction.drop(
-                BlockRun(extent.replicas[index], UInt64(extent.blocks)), birth: extent.birth)
+            transaction.drop(extent.storedRun(index), birth: extent.birth)
             count += 1
         }
     }
