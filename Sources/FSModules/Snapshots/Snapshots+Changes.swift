@@ -89,6 +89,13 @@ extension Snapshots {
         sweeper.wake()
     }
 
+    /// Throws as the deletion of these would.
+    public func requireDeletable(
+        _ names: [[UInt8]], now: Timestamp = .now()
+    ) throws(FSError) {
+        for name in names { _ = try requireFree(name, now) }
+    }
+
     /// Changes a label; throws `.entryExists` if its name is another's.
     public func relabel(
         _ name: [UInt8], _ change: (inout SnapshotLabel) throws(FSError) -> Void

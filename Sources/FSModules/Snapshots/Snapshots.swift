@@ -55,6 +55,12 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
             nodes.values.filter { $0.record.kind == .snapshot }.compactMap(\.label?.name)
         }
     }
+    public func label(of name: [UInt8]) -> SnapshotLabel? { node(named: name)?.label }
+    public func isSnapshot(_ name: [UInt8]) -> Bool { node(named: name)?.record.kind == .snapshot }
+    /// Deleted ones that hold space until the sweeper, or the end of a branch, gives it back.
+    public var deletedCount: Int {
+        lock.withLock { nodes.values.filter(\.record.isDeleted).count }
+    }
     /// Snapshots, heads, and what is left of deleted ones.
     package var nodeCount: Int { lock.withLock { nodes.count } }
     func allNodes() -> [Node] { lock.withLock { Array(nodes.values) } }

@@ -46,6 +46,13 @@ extension OptionSpec {
     static let readyDescriptor = OptionSpec(
         "ready-fd", "where to report that the mount is ready", value: "FD")
 
+    // MARK: snapshot
+    static let yes = OptionSpec("yes", "do it without a question", short: "y")
+    static let noSync = OptionSpec("no-sync", "leave out what is only in the kernel's cache")
+    static let snapshotDescription = OptionSpec("description", "what it is for", value: "TEXT")
+    static let snapshotTag = OptionSpec("tag", "a property", value: "K=V", repeatable: true)
+    static let protectUntil = OptionSpec("until", "nobody deletes it before", value: "DATE")
+
     // MARK: inspect
     static let depth = OptionSpec("depth", "levels of the tree to show", value: "N")
 

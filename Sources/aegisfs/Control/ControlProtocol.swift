@@ -11,6 +11,8 @@
 ///     {"command": "remount", "read_only": true}   turn writing off or on
 ///     {"command": "mounts"}                       what is mounted where
 ///     {"command": "shutdown"}                     unmount, even if it is in use
+///     {"command": "snapshot", "snapshot": {"action": "create", "names": ["monday"]}}
+///                                                 what `aegisfs snapshot` does
 ///
 /// Answer: any number of progress lines, then one result or one error.
 ///
@@ -28,11 +30,13 @@
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
-        case status, sync, check, remount, mounts, shutdown
+        case status, sync, check, remount, mounts, shutdown, snapshot
     }
     var command: Command
     /// For `remount`.
     var readOnly: Bool?
+    /// For `snapshot`.
+    var snapshot: SnapshotRequest?
 }
 
 /// One line of an answer.
@@ -43,6 +47,7 @@ struct ControlReply: Codable, Sendable {
     var status: StatusDocument?
     var check: CheckDocument?
     var mounts: [MountRecord]?
+    var snapshot: SnapshotDocument?
     var error: FailureDocument?
 
     static var done: ControlReply { ControlReply(type: .result) }

@@ -192,6 +192,17 @@ final class MountDaemon: ControlService {
                 registration.update { $0.isReadOnly = isReadOnly }
             case .mounts:
                 reply.mounts = [record]
+            case .snapshot:
+                guard let asked = request.snapshot else { throw .invalidArgument }
+                if asked.action == .rollback, asked.dryRun != true {
+                    // The kernel has names, pages and open files of the head that would go.
+                    throw Failure(
+                        .busy, .mountBusy,
+                        "\(record.device) is mounted on \(record.mountpoint)",
+                        hint: "'aegisfs umount \(record.mountpoint)' first")
+                }
+                reply.snapshot = try SnapshotService(volume: volume, target: record.device)
+                    .perform(asked)
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }

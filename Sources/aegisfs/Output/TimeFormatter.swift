@@ -16,6 +16,18 @@ enum TimeFormatter {
         return format(&fields, "%Y-%m-%dT%H:%M:%SZ")
     }
 
+    /// Seconds since 1970 of `2031-12-31` or `2031-12-31T23:00:00Z`; nil if it is no date.
+    static func parseUTC(_ text: String) -> Int64? {
+        for pattern in ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"] {
+            var fields = tm()
+            let isWhole = text.withCString { start in
+                strptime(start, pattern, &fields).map { $0.pointee == 0 } ?? false
+            }
+            if isWhole { return Int64(timegm(&fields)) }
+        }
+        return nil
+    }
+
     /// `0:07`, `12:34`, `3:00:05`.
     static func duration(_ seconds: UInt64) -> String {
         func twoDigits(_ value: UInt64) -> String { value < 10 ? "0\(value)" : "\(value)" }
