@@ -24,6 +24,7 @@ extension CheckRun {
         do throws(FSError) {
             switch key.type {
             case .share where key.object == 0: share(key, value)
+            case .remap where key.object == 0: remap(key, value)
             case .module where key.object == 0: _ = try ModuleRecord(key, decoding: value)
             case .snapshot:
                 table.records[key.offset] = try SnapshotRecord(

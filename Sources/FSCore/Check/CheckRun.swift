@@ -12,7 +12,10 @@ final class CheckRun {
 
     private(set) var result = CheckReport()
     var reachable: [UInt64: ByteBuffer] = [:]
-    private var visitedBlocks: UInt64 = 0
+    var visitedBlocks: UInt64 = 0
+    /// Of the state that is checked, and which of their sources something refers to.
+    let remaps = RemapTable()
+    var referredSources: [UInt64: ByteBuffer] = [:]
     var inodes: [UInt64: Facts] = [:]
     var orphans: Set<UInt64> = []
     /// Found in the head that is being walked.
@@ -55,17 +58,19 @@ final class CheckRun {
         _ isCancelled: @escaping () -> Bool, _ progress: @escaping (CheckProgress) -> Void,
         _ leaf: @escaping (UInt64) throws(FSError) -> ByteBuffer
     ) {
+        // A volume in use translates for itself.
+        let device = device is RemappedBlockDevice ? device : RemappedBlockDevice(device, remaps)
         self.device = device
         self.modules = modules
         self.superblock = superblock
         self.isCancelled = isCancelled
         self.progress = progress
         self.leaf = leaf
-        layout = DiskLayout(blockCount: superblock.blockCount)
+        layout = superblock.layout
         nameHash = modules.nameHash(superblock.nameHashKey)
         nodes = NodeStore(
             device: device, checksum: modules.requiredChecksum(superblock.checksumKind),
-            layout: layout, internalUUID: superblock.internalUUID,
+            geometry: VolumeGeometry(layout), internalUUID: superblock.internalUUID,
             cache: PageCache(byteLimit: 0), errors: ErrorLog())
     }
 
@@ -92,6 +97,7 @@ final class CheckRun {
         checkTrees()
         if shouldStop() { return }
         checkShares()
+        checkRemaps()
         tell("bitmap")
         checkBitmap()
         if shouldStop() { return }
@@ -178,23 +184,6 @@ final class CheckRun {
                 }
             } catch { report(.nodeReplicaBad, "\(error)") }
         }
-    }
-
-    /// Notes that a run is in use; false if part of it already was.
-    @discardableResult
-    func mark(_ run: BlockRun, _ issue: CheckIssue) -> Bool {
-        let region = run.start.block / DiskLayout.regionBlocks
-        let start = Int(run.start.block % DiskLayout.regionBlocks)
-        let buffer = reachable[region] ?? ByteBuffer(count: DiskFormat.blockSize)
-        reachable[region] = buffer
-        let bits = BlockBits(buffer.bytes)
-        visitedBlocks += run.count
-        guard bits.isClear(start, Int(run.count)) else {
-            report(issue, "blocks \(run.start.block) to \(run.start.block + run.count - 1)")
-            return false
-        }
-        bits.set(start, Int(run.count))
-        return true
     }
 
     // MARK: Items

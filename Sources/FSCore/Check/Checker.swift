@@ -17,10 +17,10 @@ public enum Checker {
         isCancelled: () -> Bool = { false }, progress: (CheckProgress) -> Void = { _ in }
     ) throws(FSError) -> CheckReport {
         let superblock = try SuperblockStore.newest(device, modules: modules)
-        let layout = DiskLayout(blockCount: superblock.blockCount)
+        let layout = superblock.layout
         let store = BitmapStore(
             device: device, checksum: modules.requiredChecksum(superblock.checksumKind),
-            layout: layout, root: superblock.bitmapRoot, errors: ErrorLog())
+            geometry: VolumeGeometry(layout), root: superblock.bitmapRoot, errors: ErrorLog())
         var findings = superblockFindings(device, modules: modules)
         var operations: UInt64 = 0
         do throws(FSError) {

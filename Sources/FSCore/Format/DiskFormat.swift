@@ -49,7 +49,9 @@ public enum DiskFormat {
         public static let snapshots: UInt64 = 1 << 1
         /// Extents may be encoded.
         public static let encodedExtents: UInt64 = 1 << 2
-        public static let known = journal | snapshots | encodedExtents
+        /// Blocks may have been moved: there are remaps, and addresses up to the limit of addresses.
+        public static let remap: UInt64 = 1 << 3
+        public static let known = journal | snapshots | encodedExtents | remap
     }
 }
 

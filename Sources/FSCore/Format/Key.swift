@@ -66,6 +66,8 @@ public struct ItemType: Equatable, Hashable, Sendable {
     // Items of the volume tree; the object is 0.
     /// `ShareRecord`; offset = block address.
     public static let share = ItemType(rawValue: 0x40)
+    /// `RemapRecord`; offset = block address.
+    public static let remap = ItemType(rawValue: 0x58)
     /// `ModuleRecord`; offset = module and number.
     public static let module = ItemType(rawValue: 0x68)
     /// `SnapshotRecord`; offset = id of the node.

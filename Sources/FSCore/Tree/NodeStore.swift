@@ -9,13 +9,13 @@ package final class NodeStore: @unchecked Sendable {
     let errors: ErrorLog
 
     init(
-        device: any BlockDevice, checksum: any Checksum, layout: DiskLayout,
+        device: any BlockDevice, checksum: any Checksum, geometry: VolumeGeometry,
         internalUUID: VolumeUUID, cache: PageCache, errors: ErrorLog
     ) {
         self.device = device
         self.checksum = checksum
         validator = NodeValidator(
-            layout: layout, internalUUID: internalUUID, checksumKind: checksum.kind)
+            geometry: geometry, internalUUID: internalUUID, checksumKind: checksum.kind)
         self.cache = cache
         self.errors = errors
     }

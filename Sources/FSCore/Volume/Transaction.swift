@@ -44,6 +44,11 @@ public final class Transaction {
     package private(set) var changesSnapshots = false
     /// Roots that heads begin with, by the node's id.
     var roots: [UInt64: Page] = [:]
+    /// Whether it still makes sense, asked under the lock under which it is applied; for those that
+    /// only move blocks.
+    var condition: (() -> Bool)?
+    /// What there was before `settleRemaps`.
+    private var unsettled: (updates: Int, bytes: Int, released: [BlockRun])?
     /// What the operation's memory takes over once the commit has succeeded.
     package var retained: InodeNumber?
     package var addedOrphans: [InodeNumber] = []
@@ -96,6 +101,19 @@ public final class Transaction {
         let update = Update(tree: tree, key: key, value: value == nil ? nil : start..<bytes.count)
         noteKind(update)
         updates.append(update)
+    }
+
+    /// Begins to put what is released in terms of where blocks are now; anew when it was done before.
+    func beginSettling() -> [BlockRun] {
+        if let unsettled {
+            updates.removeSubrange(unsettled.updates...)
+            bytes.removeSubrange(unsettled.bytes...)
+            released = unsettled.released
+        } else {
+            unsettled = (updates.count, bytes.count, released)
+        }
+        defer { released = [] }
+        return released
     }
 
     /// Makes this transaction an empty one, keeping its memory.

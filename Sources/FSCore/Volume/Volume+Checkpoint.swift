@@ -39,8 +39,9 @@ extension Volume {
     /// - Parameters:
     ///   - force: write a superblock even if nothing changed.
     ///   - unmounting: mark the volume as cleanly unmounted.
+    ///   - alter: changes the superblock that it writes.
     func checkpoint(
-        force: Bool, unmounting: Bool = false
+        force: Bool, unmounting: Bool = false, alter: (inout Superblock) -> Void = { _ in }
     ) throws(FSError) {
         let target = treeLock.shared { window.operations }
         stateLock.lock()
@@ -57,7 +58,8 @@ extension Volume {
             progress.isRunning = true
             progress.isWanted = false
             stateLock.unlock()
-            let result = performCheckpoint(unmounting: unmounting, recording: nil)
+            let result = performCheckpoint(
+                unmounting: unmounting, recording: nil, alter: alter)
             stateLock.lock()
             progress.isRunning = false
             isForced = false
@@ -76,7 +78,8 @@ extension Volume {
                 if recording.mode == .operation, state != .online { throw .readOnly }
                 progress.isRunning = true
             }
-            let result = performCheckpoint(unmounting: false, recording: recording)
+            let result = performCheckpoint(
+                unmounting: false, recording: recording, alter: { _ in })
             stateLock.withLock {
                 progress.isRunning = false
                 stateLock.signalAll()
@@ -90,7 +93,7 @@ extension Volume {
     }
 
     private func performCheckpoint(
-        unmounting: Bool, recording: Recording?
+        unmounting: Bool, recording: Recording?, alter: (inout Superblock) -> Void
     ) -> Result<CommitOutcome, FSError> {
         let start = monotonicNanoseconds()
         let cut: Cut
@@ -119,7 +122,7 @@ extension Volume {
             next.nextSnapshotID = cut.window.nextSnapshotID
             next.headRoot = cut.roots[0].pointer(checksumKind, sums)
             next.volumeRoot = cut.roots[1].pointer(checksumKind, sums)
-            var released = cut.window.released
+            var released = cut.window.released + cut.window.moved
             if options.brokenRules.contains(.freeInFrozenBitmap) {
                 released += treeLock.shared { window.released }
             }
@@ -131,9 +134,10 @@ extension Volume {
             next.written = .now()
             next.devices[0].lastSequence = next.sequence.rawValue
             next.errorCounters = initialErrors.adding(errors.current)
+            alter(&next)
             if let journal { try journal.writeHome(cut.journal) }
             if !options.brokenRules.contains(.superblockBeforeTree) { try device.flush() }
-            try SuperblockStore.write(next, to: device, modules: modules)
+            try SuperblockStore.write(next, to: physical, modules: modules)
             try device.flush()
             journal?.retire(cut.journal, sequence: next.sequence)
             settle(cut, sums)
@@ -231,6 +235,8 @@ extension Volume {
         window.published = []
         window.released = []
         window.releasedBlocks = 0
+        window.moved = []
+        window.droppedRemaps = []
         return cut
     }
 
@@ -308,7 +314,8 @@ extension Volume {
         }
         // Commits wait meanwhile, readers do not.
         treeLock.shared { cache.trim() }
-        let reusable = epochs.retire(cut.window.released)
+        let reusable = epochs.retire(
+            ReadEpochs.Freed(runs: cut.window.released, remaps: cut.window.droppedRemaps))
         if !reusable.isEmpty, !options.brokenRules.contains(.reuseBeforeCheckpoint) {
             allocator.reuse(reusable)
         }

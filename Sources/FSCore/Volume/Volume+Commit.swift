@@ -80,8 +80,13 @@ extension Volume {
             var needed = 0
             var counted = PlannedPages()
             var upkeep: [UpkeepPut] = []
-            treeLock.lockExclusive()
-            do throws(FSError) { if recording.mode == .operation { try requireWritable() } } catch {
+            if freeze == nil { treeLock.lockExclusive() } else { try lockSettlingNodes() }
+            do throws(FSError) {
+                if recording.mode == .operation {
+                    try requireWritable()
+                    try settleRemaps(transaction)
+                }
+            } catch {
                 treeLock.unlock()
                 throw error
             }
@@ -159,7 +164,7 @@ extension Volume {
         return transaction.deathSequence.map { $0 == window.sequence } ?? true
     }
 
-    private func apply(_ transaction: Transaction) {
+    func applyUpdates(_ transaction: Transaction) {
         transaction.bytes.withView { (view) in
             for update in transaction.updates {
                 guard let tree = tree(update.tree) else { continue }
@@ -170,7 +175,12 @@ extension Volume {
                 }
             }
         }
+    }
+
+    private func apply(_ transaction: Transaction) {
+        applyUpdates(transaction)
         window.published += transaction.published
+        noteRemaps(transaction)
         for run in transaction.released { free(run) }
         if transaction.tree != .volume, let tree = tree(transaction.tree) {
             tree.counts = tree.counts.adding(transaction)
@@ -181,7 +191,11 @@ extension Volume {
 
     /// Frees blocks that nobody refers to any more. Under the exclusive tree lock.
     func free(_ run: BlockRun) {
-        if options.brokenRules.contains(.reuseBeforeCheckpoint) { allocator.reuse([run]) }
+        if options.brokenRules.contains(.reuseBeforeCheckpoint) {
+            allocator.reuse(ReadEpochs.Freed(runs: [run]))
+        }
+        if hasMoved(run) { return window.moved.append(run) }
+        if let evacuation { evacuation.noteReleased(run) }
         window.released.append(run)
         window.releasedBlocks += run.count
     }
@@ -204,7 +218,7 @@ extension Volume {
     /// So much free space that a few places held ahead of need do not matter: 256 MiB.
     static let plentyBlocks: UInt64 = 65536
 
-    private func refillPool(
+    func refillPool(
         to needed: Int, _ space: SpaceClass, dirtyPages: Int
     ) throws(FSError) {
         // More than needed when space is plenty, so that most commits find the pool filled.
@@ -220,6 +234,7 @@ extension Volume {
 
     /// Adds a place to the pool. Under the exclusive tree lock.
     func stock(_ place: ReplicaList) {
+        guard !allocator.isBarred(place) else { return allocator.cancel(place) }
         cache.reserve(place.first)
         pool.put(place)
     }

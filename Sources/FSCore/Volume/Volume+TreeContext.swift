@@ -68,7 +68,7 @@ extension Volume: TreeContext {
             if birth <= tree.parentEpoch {
                 window.deaths.append(NodeDeath(segment: tree.segment, birth: birth, run: run))
             } else {
-                free(run)
+                freeNode(run)
             }
         }
     }

@@ -36,6 +36,10 @@ extension OptionSpec {
         "compression", "for files that say nothing else, such as zstd:3", value: "CODEC")
     static let force = OptionSpec("force", "overwrite what is there", short: "f")
 
+    // MARK: resize
+    static let yes = OptionSpec("yes", "go ahead without asking", short: "y")
+    static let rate = OptionSpec("rate", "move at most so much a second", value: "SIZE")
+
     // MARK: mount and umount
     static let mountOptions = OptionSpec(
         "options", "separated by commas; see above", short: "o", value: "OPTIONS",
@@ -47,7 +51,6 @@ extension OptionSpec {
         "ready-fd", "where to report that the mount is ready", value: "FD")
 
     // MARK: snapshot
-    static let yes = OptionSpec("yes", "do it without a question", short: "y")
     static let noSync = OptionSpec("no-sync", "leave out what is only in the kernel's cache")
     static let snapshotDescription = OptionSpec("description", "what it is for", value: "TEXT")
     static let snapshotTag = OptionSpec("tag", "a property", value: "K=V", repeatable: true)

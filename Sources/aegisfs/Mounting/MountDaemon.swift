@@ -172,6 +172,10 @@ final class MountDaemon: ControlService {
     ) throws(Failure) -> ControlReply {
         var reply = ControlReply.done
         let record = registration.current
+        if request.command == .snapshot {
+            reply.snapshot = try changeSnapshots(request.snapshot)
+            return reply
+        }
         do throws(FSError) {
             switch request.command {
             case .status:
@@ -190,19 +194,10 @@ final class MountDaemon: ControlService {
                 guard let isReadOnly = request.readOnly else { throw .invalidArgument }
                 try volume.setReadOnly(isReadOnly)
                 registration.update { $0.isReadOnly = isReadOnly }
+            case .resize: reply.resize = try resize(request, isCancelled, progress)
             case .mounts:
                 reply.mounts = [record]
-            case .snapshot:
-                guard let asked = request.snapshot else { throw .invalidArgument }
-                if asked.action == .rollback, asked.dryRun != true {
-                    // The kernel has names, pages and open files of the head that would go.
-                    throw Failure(
-                        .busy, .mountBusy,
-                        "\(record.device) is mounted on \(record.mountpoint)",
-                        hint: "'aegisfs umount \(record.mountpoint)' first")
-                }
-                reply.snapshot = try SnapshotService(volume: volume, target: record.device)
-                    .perform(asked)
+            case .snapshot: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
@@ -212,8 +207,49 @@ final class MountDaemon: ControlService {
                 .failed, .remountRefused,
                 "\(record.device) was mounted read-only, and cannot become writable in place",
                 hint: "'aegisfs umount \(record.mountpoint)', then mount it again without ro")
+        } catch .busy where request.command == .resize {
+            throw Failure(.busy, .resizeRunning, "\(record.device) is being resized already")
         } catch { throw Failure(error, target: record.device) }
         return reply
+    }
+
+    private func resize(
+        _ request: ControlRequest, _ isCancelled: () -> Bool,
+        _ progress: (ProgressReporter.Step) -> Void
+    ) throws(FSError) -> ResizeDocument {
+        guard let target = request.size?.target else { throw .invalidArgument }
+        if request.isDryRun == true {
+            return ResizeDocument(try volume.planResize(target), isDryRun: true)
+        }
+        let result = withoutActuallyEscaping(isCancelled) { isCancelled in
+            withoutActuallyEscaping(progress) { progress -> Result<ResizePlan, FSError> in
+                do throws(FSError) {
+                    return .success(
+                        try volume.resize(
+                            target, rate: request.rateBps, isCancelled: isCancelled,
+                            progress: { progress(ProgressReporter.Step($0)) }))
+                } catch { return .failure(error) }
+            }
+        }
+        return ResizeDocument(try result.get(), isDryRun: false)
+    }
+}
+
+extension MountDaemon {
+    fileprivate func changeSnapshots(
+        _ request: SnapshotRequest?
+    ) throws(Failure) -> SnapshotDocument {
+        let record = registration.current
+        guard let request else {
+            throw Failure(.usage, .badRequest, "the request does not say what to do")
+        }
+        if request.action == .rollback, request.dryRun != true {
+            // The kernel has names, pages and open files of the head that would go.
+            throw Failure(
+                .busy, .mountBusy, "\(record.device) is mounted on \(record.mountpoint)",
+                hint: "'aegisfs umount \(record.mountpoint)' first")
+        }
+        return try SnapshotService(volume: volume, target: record.device).perform(request)
     }
 }
 
