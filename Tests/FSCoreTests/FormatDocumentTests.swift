@@ -11,7 +11,7 @@ import Testing
     let document: FormatDocument
     init() throws { document = try FormatDocument() }
 
-    private let layout = DiskLayout(blockCount: 4096)
+    let layout = DiskLayout(blockCount: 4096)
 
     /// What a sample holds in one field.
     enum Expected {
@@ -107,10 +107,9 @@ import Testing
             Set(document.records.keys) == [
                 "Superblock", "Device entry", "Bitmap entry", "Node", "Slot", "Node pointer", "Key",
                 "Inode record", "Directory record", "Directory entry", "Link record",
-                "Extent record", "Share record", "Remap record", "Module record",
-                "Attribute place",
-                "Attribute record",
-                "Attribute continuation",
+                "Extent record", "Share record", "Remap record", "Snapshot record",
+                "Snapshot label", "Deadlist record", "Segment record", "Module record",
+                "Attribute place", "Attribute record", "Attribute continuation",
                 "Journal record", "Journal transaction", "Journal update",
             ])
     }
@@ -184,7 +183,9 @@ import Testing
         let types: [String: ItemType] = [
             "orphan": .orphan, "inode": .inode, "inline data": .inlineData,
             "attribute": .attribute, "link": .link, "directory entry": .directoryEntry,
-            "extent": .extent, "share": .share, "remap": .remap, "module": .module,
+            "extent": .extent, "share": .share, "snapshot": .snapshot,
+            "snapshot label": .snapshotLabel, "deadlist": .deadlist, "segment": .segment,
+            "remap": .remap, "module": .module,
         ]
         let table = try document.table("object")
         #expect(table.count == types.count)

@@ -18,6 +18,8 @@
 ///     {"command": "defragment", "inodes": [7], "compression": "zstd:3"}   write files anew
 ///     {"command": "dedup", "paths": ["/a"], "memory_bytes": 268435456}    share equal blocks
 ///     {"command": "shutdown"}                     unmount, even if it is in use
+///     {"command": "snapshot", "snapshot": {"action": "create", "names": ["monday"]}}
+///                                                 what `aegisfs snapshot` does
 ///
 /// Answer: any number of progress lines, then one result or one error.
 ///
@@ -35,7 +37,7 @@
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
-        case status, sync, check, remount, resize, mounts, shutdown
+        case status, sync, check, remount, resize, mounts, shutdown, snapshot
         case extents, usage, defragment, dedup
     }
     var command: Command
@@ -48,6 +50,8 @@ struct ControlRequest: Codable, Sendable {
     /// From the volume's root; for `dedup`, which takes all of the volume without them.
     var paths: [String]?
     var memoryBytes: UInt64?
+    /// For `snapshot`.
+    var snapshot: SnapshotRequest?
     /// For `resize`.
     var size: ResizeSize?
     var rateBps: UInt64?
@@ -67,6 +71,7 @@ struct ControlReply: Codable, Sendable {
     var usage: UsageDocument?
     var defragment: DefragmentDocument?
     var dedup: DedupDocument?
+    var snapshot: SnapshotDocument?
     var error: FailureDocument?
 
     static var done: ControlReply { ControlReply(type: .result) }

@@ -172,6 +172,10 @@ final class MountDaemon: ControlService {
     ) throws(Failure) -> ControlReply {
         var reply = ControlReply.done
         let record = registration.current
+        if request.command == .snapshot {
+            reply.snapshot = try changeSnapshots(request.snapshot)
+            return reply
+        }
         do throws(FSError) {
             switch request.command {
             case .status:
@@ -197,6 +201,7 @@ final class MountDaemon: ControlService {
                 try FileRequests.perform(
                     request, volume.fileSystem, &reply, isCancelled: isCancelled,
                     progress: progress)
+            case .snapshot: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
@@ -231,6 +236,24 @@ final class MountDaemon: ControlService {
             }
         }
         return ResizeDocument(try result.get(), isDryRun: false)
+    }
+}
+
+extension MountDaemon {
+    fileprivate func changeSnapshots(
+        _ request: SnapshotRequest?
+    ) throws(Failure) -> SnapshotDocument {
+        let record = registration.current
+        guard let request else {
+            throw Failure(.usage, .badRequest, "the request does not say what to do")
+        }
+        if request.action == .rollback, request.dryRun != true {
+            // The kernel has names, pages and open files of the head that would go.
+            throw Failure(
+                .busy, .mountBusy, "\(record.device) is mounted on \(record.mountpoint)",
+                hint: "'aegisfs umount \(record.mountpoint)' first")
+        }
+        return try SnapshotService(volume: volume, target: record.device).perform(request)
     }
 }
 
