@@ -86,7 +86,7 @@ public struct Corruption: Equatable, Sendable {
         /// Byte offset of the blocks.
         case share
         /// Offset of the item's key.
-        case module
+        case module, damage
     }
     public var structure: Structure
     /// Device byte offset for blocks and nodes, inode number for items.

@@ -11,6 +11,14 @@ extension CheckRun {
             do throws(FSError) { _ = try ModuleRecord(key, decoding: value) } catch {
                 report(.moduleRecordBad, "\(error)")
             }
+        case .damage:
+            do throws(FSError) { _ = try DamageRecord(key, decoding: value) } catch {
+                report(.damageRecordBad, "\(error)")
+            }
+        case .badBlocks:
+            do throws(FSError) {
+                _ = try BadBlockRecord(key, decoding: value, layout: layout)
+            } catch { report(.badBlockRecordBad, "\(error)") }
         default: return false
         }
         return true

@@ -116,6 +116,8 @@ final class FileMap: @unchecked Sendable {
             let part = target.slice(index << 12, DiskFormat.blockSize)
             var failure: FSError?
             var isGood = false
+            var bad: [UInt64] = []
+            let offset = (extent.block + UInt64(first + index)) << 12
             for replica in 0..<record.replicas.count where !isGood {
                 do throws(FSError) {
                     isGood = try readReplica(record, replica, first: first + index, into: part)
@@ -126,17 +128,20 @@ final class FileMap: @unchecked Sendable {
                 } catch {
                     volume.errors.record(error)
                     failure = failure ?? error
+                    bad.append((record.replicas[replica].block + UInt64(first + index)) << 12)
                 }
             }
-            guard isGood else {
-                let offset = (extent.block + UInt64(first + index)) << 12
-                let place = (record.replicas.first.block + UInt64(first + index)) << 12
-                volume.observer?.volume(
-                    .damage(
-                        "inode \(inode.rawValue), offset \(offset): block at device byte "
-                            + "\(place) is damaged"))
-                throw failure ?? .corrupt(Corruption(.data, at: inode.rawValue, "no replica"))
+            if isGood {
+                volume.health.heal(part.view, over: bad) { volume.name(inode, offset, tree) }
+                continue
             }
+            let place = record.replicas.first + UInt64(first + index)
+            volume.health.lose(
+                DamageRecord(
+                    .data, at: place, blocks: 1, tree: tree.id.rawValue, object: inode.rawValue,
+                    offset: offset)
+            ) { "\(volume.name(inode, offset, tree)): block \(place.block) has no good copy" }
+            throw failure ?? .corrupt(Corruption(.data, at: inode.rawValue, "no replica"))
         }
     }
 

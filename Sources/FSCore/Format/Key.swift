@@ -62,6 +62,10 @@ public struct ItemType: Equatable, Hashable, Sendable {
     // Items of the volume tree; the object is 0.
     /// `ShareRecord`; offset = block address.
     public static let share = ItemType(rawValue: 0x40)
+    /// `BadBlockRecord`; offset = block address.
+    public static let badBlocks = ItemType(rawValue: 0x60)
+    /// `DamageRecord`; offset = block address of the first copy.
+    public static let damage = ItemType(rawValue: 0x64)
     /// `ModuleRecord`; offset = module and number.
     public static let module = ItemType(rawValue: 0x68)
 }

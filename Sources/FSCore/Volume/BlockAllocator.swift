@@ -14,6 +14,7 @@
 ///
 /// - Invariant: committed ⊆ busy, in every region.
 /// - Invariant: between two checkpoints a block is allocated at most once.
+/// - Invariant: a barred block is never handed out.
 /// - Invariant: a free bit that is cleared was set, and a published one was clear: anything else
 ///   is damage and latches the volume.
 @safe
@@ -28,6 +29,8 @@ final class BlockAllocator: @unchecked Sendable {
     private var regions: [UInt64: Region] = [:]
     /// Regions whose bitmap is damaged in all copies: closed to allocation.
     private var closedRegions: Set<UInt64> = []
+    /// Blocks that the medium does not keep: once they are free, they stay busy.
+    private var barred: Set<UInt64> = []
     private var busyBlocks: UInt64
     private var dataCursor: UInt64
     private var nodeCursors: [UInt64]
@@ -246,6 +249,29 @@ final class BlockAllocator: @unchecked Sendable {
             Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
         region.free += Int(run.count)
         busyBlocks -= run.count
+        if !barred.isEmpty { keepBarred(run, region) }
+    }
+
+    /// Never hands out these blocks again.
+    func bar(_ run: BlockRun) {
+        lock.lock()
+        defer { lock.unlock() }
+        guard let region = try? loadedRegion(run.start.block / DiskLayout.regionBlocks) else {
+            return
+        }
+        barred.formUnion(run.start.block..<run.start.block + run.count)
+        keepBarred(run, region)
+    }
+
+    private func keepBarred(_ run: BlockRun, _ region: Region) {
+        let bits = BlockBits(region.busy.bytes)
+        for block in run.start.block..<run.start.block + run.count where barred.contains(block) {
+            let bit = Int(block % DiskLayout.regionBlocks)
+            guard !bits.isSet(bit) else { continue }
+            bits.set(bit, 1)
+            region.free -= 1
+            busyBlocks += 1
+        }
     }
 
     /// The region's state; nil if its bitmap is damaged. Called and returning with the lock held,

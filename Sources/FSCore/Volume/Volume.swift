@@ -24,6 +24,7 @@ public final class Volume: @unchecked Sendable {
     private(set) var ringIncarnation: UInt64
     weak let observer: (any VolumeObserver)?
     let errors = ErrorLog()
+    package let health: MediumHealth
 
     package let cache: PageCache
     package let nodes: NodeStore
@@ -108,6 +109,7 @@ public final class Volume: @unchecked Sendable {
         if device.isReadOnly { options.readOnly = true }
         let volume = try Volume(device, modules, superblock, options, observer)
         try volume.loadRoots()
+        volume.loadHealth()
         volume.backing = FileSystem(volume, volume.head)
         try volume.recover(isOtherPairReadable: isOtherPairReadable)
         try volume.findShares()
@@ -132,13 +134,15 @@ public final class Volume: @unchecked Sendable {
         nameHash = modules.nameHash(superblock.nameHashKey)
         defaultDataCopies = Int(superblock.dataCopies)
         cache = PageCache(byteLimit: options.cacheBytes)
+        health = MediumHealth(device: device, errors: errors)
         nodes = NodeStore(
             device: device, checksum: checksum, layout: layout,
-            internalUUID: superblock.internalUUID, cache: cache, errors: errors)
+            internalUUID: superblock.internalUUID, cache: cache, errors: errors,
+            health: health)
         allocator = BlockAllocator(
             store: BitmapStore(
                 device: device, checksum: checksum, layout: layout, root: superblock.bitmapRoot,
-                errors: errors), brokenRules: options.brokenRules)
+                errors: errors, health: health), brokenRules: options.brokenRules)
         let reusesSequence =
             options.brokenRules.contains(.sequenceReusedAfterRecovery)
             && !superblock.isCleanlyUnmounted
@@ -153,6 +157,8 @@ public final class Volume: @unchecked Sendable {
         progress.durableOperations = superblock.operations
         ringIncarnation = superblock.journalIncarnation
         if options.readOnly { state = .readOnly }
+        health.mayWrite = { [unowned self] in stateLock.withLock { state == .online } }
+        health.report = { [weak observer] in observer?.volume($0) }
     }
 
     private func loadRoots() throws(FSError) {
@@ -187,6 +193,7 @@ public final class Volume: @unchecked Sendable {
                 throw error
             }
         }
+        health.arm()
         try fileSystem.reclaimOrphans()
         let interval = options.checkpointIntervalMilliseconds
         if interval > 0 {
@@ -312,6 +319,7 @@ public final class Volume: @unchecked Sendable {
     /// Ends the use of the volume: everything durable, marked as cleanly unmounted. Throws what the
     /// last checkpoint threw, or why the volume was latched.
     public func close() throws(FSError) {
+        storeHealth()
         stateLock.withLock {
             progress.stopTimer = true
             stateLock.signalAll()
