@@ -34,9 +34,22 @@ let package = Package(
         .systemLibrary(
             name: "CXXHash", path: "Sources/FSModules/CXXHash", pkgConfig: "libxxhash",
             providers: [.apt(["libxxhash-dev"])]),
+        .systemLibrary(
+            name: "CLZ4", path: "Sources/FSModules/CLZ4", pkgConfig: "liblz4",
+            providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(
+            name: "CZstd", path: "Sources/FSModules/CZstd", pkgConfig: "libzstd",
+            providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(
+            name: "CZlib", path: "Sources/FSModules/CZlib", pkgConfig: "zlib",
+            providers: [.apt(["zlib1g-dev"])]),
         .target(
-            name: "FSModules", dependencies: ["FSCore", "CISAL", "CCrypto", "CXXHash", "CLinux"],
-            exclude: ["CISAL", "CCrypto", "CXXHash"], swiftSettings: strict),
+            name: "FSModules",
+            dependencies: [
+                "FSCore", "CISAL", "CCrypto", "CXXHash", "CLZ4", "CZstd", "CZlib", "CLinux",
+            ],
+            exclude: ["CISAL", "CCrypto", "CXXHash", "CLZ4", "CZstd", "CZlib"],
+            swiftSettings: strict),
 
         .systemLibrary(
             name: "CFuse3", path: "Sources/FSFuse/CFuse3", pkgConfig: "fuse3",

@@ -39,6 +39,7 @@ extension FormatDocumentTests {
         block.journalExtents = extents.map { BlockRun(BlockAddress(rawValue: $0), $0 + 1) }
         block.errorCounters.counts = (1...8).map { UInt64($0) << 56 | 0x0304 }
         let bootID = VolumeUUID.random()
+        block.compression = .codec(.zlib, level: 9)
         block.operations = 0x2122_2324_2526_2728
         block.dataCopies = 2
         block.lease = Superblock.MountLease(
@@ -84,6 +85,7 @@ extension FormatDocumentTests {
                 "lease time": .number(0x1112_1314_1516_1718),
                 "lease process": .number(0x191A_1B1C), "device table": .bytes(table),
                 "operations": .number(block.operations), "data copies": .number(2),
+                "codec": .number(3), "level": .number(9),
                 "checksum": .bytes(padded(littleEndian([checksum]), to: 32)),
             ])
         try compare(

@@ -347,6 +347,7 @@ import Testing
         inode.birthTime = time(4)
         inode.parent = 0x9192_9394_9596
         inode.nameCookie = 0x0A0B_0C0D_0E0F_1011
+        inode.compression = .codec(.zstd, level: 7)
         inode.copies = 2
         let buffer = ByteBuffer(count: InodeRecord.byteCount)
         inode.encode(buffer.bytes)
@@ -360,6 +361,7 @@ import Testing
             "size": .number(2000), "blocks": .number(0x1234),
             "change sequence": .number(0x8081_8283_8485_8687),
             "parent": .number(0x9192_9394_9596), "name cookie": .number(0x0A0B_0C0D_0E0F_1011),
+            "codec": .number(2), "level": .number(7),
             "copies": .number(2),
         ]
         for (index, name) in ["atime", "mtime", "ctime", "btime"].enumerated() {
@@ -370,7 +372,7 @@ import Testing
         try compare("Inode record", sample, expected)
         try refuse(
             "Inode record", sample,
-            fixed: ["version", "name hash kind", "content", "hints", "copies"]
+            fixed: ["version", "name hash kind", "content", "hints", "codec", "level", "copies"]
         ) { _ = try InodeRecord(decoding: $0, inode: 1) }
     }
 
@@ -411,20 +413,27 @@ import Testing
         let variables = ["n": 1, "s": 4, "b": 3]
         let sums = (1...12).map { UInt8($0) }
         let extent = ExtentRecord(
-            blocks: 3, birth: BirthEpoch(0x1011_1213_1415_1617),
-            replicas: ReplicaList(BlockAddress(block: 0x0203)), sumKind: .crc32c, sums: sums)
+            blocks: 5, birth: BirthEpoch(0x1011_1213_1415_1617),
+            replicas: ReplicaList(BlockAddress(block: 0x0203)), sumKind: .crc32c, sums: sums,
+            encoding: ExtentRecord.Encoding(
+                codec: .zstd, storedBlocks: 3, skip: 2, wholeBlocks: 9, unusedBytes: 0x0405))
         try compare(
             "Extent record", extent.encoded(),
             [
-                "version": .number(1), "kind": .number(0), "codec": .number(0),
+                "version": .number(1), "kind": .number(0), "codec": .number(2),
                 "layout": .number(0), "sum kind": .number(1), "replicas": .number(1),
-                "key id": .number(0), "blocks": .number(3), "stored blocks": .number(3),
-                "birth": .number(0x1011_1213_1415_1617), "skip": .number(0),
+                "key id": .number(0), "blocks": .number(5), "stored blocks": .number(3),
+                "birth": .number(0x1011_1213_1415_1617), "skip": .number(2),
+                "whole": .number(9), "unused": .number(0x0405),
                 "addresses": .number(0x0203), "sums": .bytes(sums),
             ], variables)
         try refuse(
             "Extent record", extent.encoded(),
-            fixed: ["version", "kind", "sum kind", "replicas", "blocks", "stored blocks"], variables
+            fixed: [
+                "version", "kind", "codec", "sum kind", "replicas", "blocks", "stored blocks",
+                "whole",
+                "unused",
+            ], variables
         ) { _ = try ExtentRecord(decoding: $0, inode: 1, layout: layout) }
         let promise = ExtentRecord(promised: 3, copies: 2, sumKind: .crc32c).encoded()
         #expect(promise.count == 32)

@@ -1,5 +1,6 @@
 /// What is done to a sealed image: bytes as bit rot or stale data would have them, and structures as
 /// somebody would have them who knows the format.
+import FSModules
 import FSTestSupport
 
 @testable import FSCore
@@ -9,7 +10,7 @@ extension SealedImage {
         case scrambleHeader, scrambleSlots, scrambleValues, setField
         case copyPointer, mixPointers, swapRoots
         case swapValues, copyItem, editKey, copyLeaf
-        case aliasExtent, addReplica
+        case aliasExtent, addReplica, editEncoding, scrambleEncoded
         case scrambleBitmap, freeNodes, fillBitmap
     }
 
@@ -55,6 +56,8 @@ extension SealedImage {
             target.bytes.copy(source.view.slice(128, source.count - 128), at: 128)
         case .aliasExtent: aliasExtent(&random)
         case .addReplica: addReplica(&random)
+        case .editEncoding: editEncoding(&random)
+        case .scrambleEncoded: scrambleEncoded(&random)
         case .scrambleBitmap:
             let level = random.pick(DiskLayout.BitmapLevel.allCases)
             editBitmap(level, countsFollow: random.chance(3, in: 4)) {
@@ -311,7 +314,34 @@ extension SealedImage {
         }
     }
 
-    private func editExtent(_ random: inout SeededRandom, _ edit: (inout [UInt8]) -> Void) {
+    /// An encoded extent that says something else of what it decodes to.
+    private func editEncoding(_ random: inout SeededRandom) {
+        // Codec; blocks; skip; whole; unused.
+        let field = random.pick([2, 8, 24, 28, 30])
+        let value = UInt8(random.weighted([(3, random.below(34)), (1, random.below(256))]))
+        editExtent(&random, isEncoded: true) { $0[field] = value }
+    }
+
+    /// Encoded bytes that were changed, with the right sum.
+    private func scrambleEncoded(_ random: inout SeededRandom) {
+        var fork = random.fork()
+        editExtent(&random, isEncoded: true) { value in
+            guard value.count >= 44 else { return }
+            let place = value.withView { $0.u64(32) } << 12
+            let block = ByteBuffer(count: DiskFormat.blockSize)
+            guard (try? device.read(into: block.bytes, at: place)) != nil else { return }
+            Self.scramble(block.bytes.slice(0, fork.pick([16, 200, 4096])), &fork)
+            try? device.write(block.view, at: place)
+            value.withUnsafeMutableBytes { buffer in
+                let target = MutableByteView(base: buffer.baseAddress!, count: buffer.count)
+                checksum.sum(block.view).store(target, 40, count: 4)
+            }
+        }
+    }
+
+    private func editExtent(
+        _ random: inout SeededRandom, isEncoded: Bool = false, _ edit: (inout [UInt8]) -> Void
+    ) {
         let leaves = nodes.indices.filter { index in
             nodes[index].pointer.level == 0
                 && Self.items(page(index))?.contains { $0.key.type == .extent } == true
@@ -320,6 +350,7 @@ extension SealedImage {
         editItems(random.pick(leaves), &random) { items, random in
             let extents = items.indices.filter {
                 items[$0].key.type == .extent && items[$0].value.count >= 40
+                    && (!isEncoded || items[$0].value[2] != 0)
             }
             guard !extents.isEmpty else { return }
             edit(&items[random.pick(extents)].value)

@@ -276,6 +276,19 @@ final class SealedImage {
                 try fs.write(sparse.inode, at: UInt64(index) << 20, $0.slice(0, 5000))
             }
         }
+        for codec in CodecKind.allCases {
+            let encoded = try bytes("\(codec)").withView { try fs.create($0, in: .root, file) }
+            try fs.setProperty(.compression, of: encoded.inode, "\(codec):2")
+            let text = Payload(.text, seed: UInt64(codec.rawValue), count: 160_000).bytes
+            _ = try text.withView { try fs.write(encoded.inode, at: 0, $0) }
+            _ = try content.withView {
+                try fs.write(encoded.inode, at: 40_000, $0.slice(0, 20_000))
+            }
+            _ = try fs.copyRange(
+                from: encoded.inode, at: 0, to: large.inode, at: UInt64(codec.rawValue) << 20,
+                count: 160_000)
+            fs.release(encoded.inode, count: 1)
+        }
         try fs.allocate(sparse.inode, at: 50 << 20, count: 100_000, [])
         try fs.setProperty(.copies, of: large.inode, "2")
         _ = try content.withView { try fs.write(large.inode, at: 400_000, $0) }

@@ -21,6 +21,8 @@ internal import Testing
         case small
         /// Data that goes past the journal.
         case large
+        /// Encoded extents, cut and shared.
+        case encoded
         /// So many records that the ring wraps and is retired.
         case wrap
         /// The third life of a volume whose first two ended in crashes.
@@ -35,7 +37,8 @@ internal import Testing
     func keepsItsPromise(kind: Kind, seed: UInt64) throws {
         var run = try CrashRun(
             seed: seed, byteCount: 16 << 20,
-            journalBytes: kind == .noJournal ? 0 : 2 << 20)
+            journalBytes: kind == .noJournal ? 0 : 2 << 20,
+            compression: kind == .encoded ? .codec(.lz4, level: 1) : .inherited)
         run.profile.population = 14
         run.profile.largestWrite = 9 << 10
         run.profile.largestOffset = 40 << 10
@@ -55,6 +58,10 @@ internal import Testing
             run.profile.largestWrite = 60 << 10
             run.profile.largestOffset = 200 << 10
             try run.record(operations: 40, synchronizeEvery: 6, closes: false)
+        case .encoded:
+            run.profile.largestWrite = 80 << 10
+            run.profile.largestOffset = 160 << 10
+            try run.record(operations: 60, synchronizeEvery: 5, closes: seed % 2 == 0)
         case .wrap:
             run.synchronizations = [.synchronize, .synchronize, .writeBack]
             try run.record(operations: 1200, synchronizeEvery: 1, closes: false)

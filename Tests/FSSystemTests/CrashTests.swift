@@ -22,6 +22,17 @@ internal import Testing
         #expect(problems.isEmpty, "\(problems.first ?? "")")
     }
 
+    /// The same with encoded extents.
+    @Test(arguments: (0..<4).map { firstSeed + $0 })
+    func recoversCompressedFiles(seed: UInt64) throws {
+        let run = try CrashRun(
+            seed: seed, compression: seed % 2 == 0 ? .standard : .codec(.lz4, level: 1))
+        run.profile.largestWrite = 200 << 10
+        try run.record(operations: 500, synchronizeEvery: 20, closes: seed % 4 < 2)
+        let problems = findProblems(in: run, crashes: Self.crashes, stopsAtFirst: true)
+        #expect(problems.isEmpty, "\(problems.first ?? "")")
+    }
+
     /// The same with a tree of several levels, of which the cache holds a part.
     @Test(arguments: (0..<2).map { firstSeed + $0 })
     func recoversALargerTree(seed: UInt64) throws {

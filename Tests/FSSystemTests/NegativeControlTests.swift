@@ -43,6 +43,21 @@ internal import Testing
         Issue.record("'\(name)' was not caught")
     }
 
+    /// A reference too few shows in a check, without any crash.
+    @Test func partsThatAreNotReferencedAreCaught() throws {
+        for isBroken in [false, true] {
+            let run = try CrashRun(seed: 7, compression: .standard)
+            run.profile.largestWrite = 200 << 10
+            if isBroken { run.options.brokenRules = .partsNotReferenced }
+            var isCaught = false
+            do {
+                try run.record(operations: 400, synchronizeEvery: 20, closes: true)
+                isCaught = try checkerProblem(run.device) != nil
+            } catch { isCaught = true }
+            #expect(isCaught == isBroken)
+        }
+    }
+
     /// The same rules, by the enumeration of all crash states of short runs.
     @Test(arguments: [
         ("superblock before the tree", BrokenRules.superblockBeforeTree),

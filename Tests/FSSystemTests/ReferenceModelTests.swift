@@ -16,7 +16,18 @@ internal import Testing
     /// All answers and all trees agree, also after remounts and checkpoints in between, and the
     /// checker finds nothing.
     @Test(arguments: (0..<UInt64(seedCount)).map { firstSeed + $0 })
-    func agrees(seed: UInt64) throws {
+    func agrees(seed: UInt64) throws { try compare(seed, compression: nil) }
+
+    /// The same with what is written compressed.
+    @Test(arguments: (0..<UInt64(seedCount / 2)).map { firstSeed + 100 + $0 })
+    func agreesWhenCompressed(seed: UInt64) throws {
+        let codecs: [CompressionSetting] = [
+            .codec(.lz4, level: 1), .standard, .codec(.zlib, level: 1),
+        ]
+        try compare(seed, compression: codecs[Int(seed % 3)])
+    }
+
+    private func compare(_ seed: UInt64, compression: CompressionSetting?) throws {
         let device = MemoryBlockDevice(byteCount: 512 << 20)
         let format = FormatOptions(variant: seed)
         _ = try VolumeFormatter.format(device, modules: .standard, options: format)
@@ -25,6 +36,10 @@ internal import Testing
         // Every other seed with a cache that holds little, every third with a larger tree.
         if seed % 2 == 0 { options.cacheBytes = 1 << 20 }
         if seed % 3 == 0 { profile.population = 1500 }
+        if let compression {
+            profile.isCompressible = true
+            options.compression = compression
+        }
         var volume = try Volume.open(device, modules: .standard, options: options)
         let executor = FileSystemExecutor(volume.fileSystem)
         let session = RandomSession(seed: seed, profile: profile, executor: executor)

@@ -27,14 +27,19 @@ public final class CrashRun {
     /// What the run has written to the journal.
     public private(set) var journal = JournalStatus()
 
-    /// - Parameter journalBytes: nil = by the volume's size, 0 = no journal.
+    /// - Parameters:
+    ///   - journalBytes: nil = by the volume's size, 0 = no journal.
+    ///   - compression: of the mount; what is written then can be compressed.
     public init(
-        seed: UInt64, byteCount: UInt64 = 64 << 20, journalBytes: UInt64? = nil
+        seed: UInt64, byteCount: UInt64 = 64 << 20, journalBytes: UInt64? = nil,
+        compression: CompressionSetting = .inherited
     ) throws {
         self.seed = seed
         profile = OperationProfile()
         profile.largestWrite = 64 << 10
         profile.largestOffset = 1 << 20
+        profile.isCompressible = compression != .inherited
+        options.compression = compression
         device = SimulatedBlockDevice(byteCount: byteCount)
         var format = FormatOptions(variant: seed)
         format.journalByteCount = journalBytes

@@ -38,7 +38,11 @@ public enum Target: Sendable, CustomStringConvertible {
 
 /// Bytes that are made when they are needed, so that traces stay short.
 public struct Payload: Sendable, CustomStringConvertible {
-    public enum Pattern: Sendable { case random, zeros, repeating }
+    public enum Pattern: Sendable {
+        case random, zeros, repeating
+        /// Compresses to about a quarter.
+        case text
+    }
     public var pattern: Pattern
     public var seed: UInt64
     public var count: Int
@@ -53,6 +57,16 @@ public struct Payload: Sendable, CustomStringConvertible {
         case .random:
             var random = SeededRandom(seed: seed)
             return random.bytes(count)
+        case .text:
+            var random = SeededRandom(seed: seed)
+            let words = random.bytes(512)
+            var bytes: [UInt8] = []
+            bytes.reserveCapacity(count + 16)
+            while bytes.count < count {
+                let start = random.below(512 - 16)
+                bytes += words[start..<start + 16]
+            }
+            return Array(bytes.prefix(count))
         case .zeros: return [UInt8](repeating: 0, count: count)
         case .repeating:
             return [UInt8](repeating: UInt8(truncatingIfNeeded: seed) | 1, count: count)

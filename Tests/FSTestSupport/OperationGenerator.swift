@@ -104,7 +104,9 @@ struct OperationGenerator {
     private mutating func writing(_ model: ReferenceFileSystem) -> FileOperation {
         let target = file(model)
         let size = sizeOf(target, model)
-        let pattern: Payload.Pattern = random.weighted([(6, .random), (1, .zeros), (2, .repeating)])
+        let pattern: Payload.Pattern = random.weighted([
+            (6, profile.isCompressible ? .text : .random), (1, .zeros), (2, .repeating),
+        ])
         // The kernel answers an empty write itself; to a directory it is nobody's.
         let least = kindOf(target, model) == .directory ? 1 : 0
         let payload = Payload(pattern, seed: random.next(), count: max(length(), least))

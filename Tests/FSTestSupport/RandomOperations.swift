@@ -11,6 +11,8 @@ public struct OperationProfile: Sendable {
     /// O_TMPFILE.
     public var makesUnnamed = true
     public var leavesWhiteouts = true
+    /// What is written can be compressed.
+    public var isCompressible = false
     public var largestExtendedAttribute = 65536
     public var largestWrite = 300 << 10
     public var largestOffset = 4 << 20

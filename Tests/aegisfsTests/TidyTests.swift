@@ -42,7 +42,11 @@ import Testing
         ("Sources/FSCore", ["Glibc", "CLinux"]),
         (
             "Sources/FSModules",
-            ["FSCore", "Glibc", "CLinux", "Synchronization", "CISAL", "CCrypto", "CXXHash"]
+            [
+                "FSCore", "Glibc", "CLinux", "Synchronization", "CISAL", "CCrypto", "CXXHash",
+                "CLZ4",
+                "CZstd", "CZlib",
+            ]
         ),
         ("Sources/FSFuse", ["FSCore", "Glibc", "Synchronization", "CFuse3"]),
         (

@@ -47,6 +47,7 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case extentRecordBad = 1501
     case extentsOverlap = 1502
     case extentFromFuture = 1503
+    case encodedWithoutFeature = 1510
     // 1600: attributes
     case attributeRecordBad = 1601
     case attributeChunksWrong = 1602
@@ -261,6 +262,11 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
             (
                 .error, "an extent was born after the volume's epoch",
                 "Snapshots would not protect it rightly."
+            )
+        case .encodedWithoutFeature:
+            (
+                .error, "an encoded extent, although no feature bit announces it",
+                "A program that knows no compression would not refuse the volume, and take encoded data for the file's own."
             )
         case .attributeRecordBad:
             (

@@ -1,6 +1,12 @@
 /// The second half of a check: what the walk gathered about inodes is compared with their records,
 /// and the blocks it marked with the allocation bitmap.
 extension CheckRun {
+    /// Of an encoded extent.
+    func checkFeature(_ key: Key) {
+        guard superblock.incompatible & DiskFormat.Incompatible.encodedExtents == 0 else { return }
+        report(.encodedWithoutFeature, "inode \(key.object), offset \(key.offset)")
+    }
+
     // MARK: Items of the volume tree
 
     /// False if nothing is known of such an item.

@@ -453,6 +453,7 @@ final class CheckRun {
         }
         extentEnd = start + UInt64(extent.blocks)
         blocks += extent.heldBlocks
+        if extent.encoding != nil { checkFeature(key) }
         switch extent.kind {
         case .promised: promised += extent.heldBlocks
         case .data:
@@ -460,8 +461,8 @@ final class CheckRun {
                 report(.extentFromFuture, "inode \(key.object), offset \(key.offset)")
             }
             for index in 0..<extent.replicas.count {
-                result.dataBlocks += UInt64(extent.blocks)
-                shares.count(BlockRun(extent.replicas[index], UInt64(extent.blocks))) {
+                result.dataBlocks += UInt64(extent.storedBlocks)
+                shares.count(extent.storedRun(index)) {
                     // Shared blocks are marked once, with their record.
                     if !$1 { mark($0, .blockUsedTwice) }
                 }

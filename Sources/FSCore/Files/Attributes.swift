@@ -27,10 +27,13 @@ public enum ModeBits {
     public static let kind: UInt32 = 0o170000
 }
 
-/// Inode flags of ioctl_iflags(2) that are stored (`FS_*_FL`).
+/// Inode flags of ioctl_iflags(2) (`FS_*_FL`). All are stored as they are but those of compression,
+/// which show the property.
 public enum InodeFlags {
     public static let append: UInt32 = 0x20
     public static let immutable: UInt32 = 0x10
+    public static let compressed: UInt32 = 0x4
+    public static let notCompressed: UInt32 = 0x400
     public static let noDump: UInt32 = 0x40
     public static let noAccessTime: UInt32 = 0x80
     public static let sync: UInt32 = 0x8
@@ -40,7 +43,8 @@ public enum InodeFlags {
     /// All that `setFlags` accepts.
     public static let settable: UInt32 =
         append | immutable | noDump | noAccessTime | sync | directorySync | topDirectory
-        | projectInherit
+        | projectInherit | compression
+    static let compression = compressed | notCompressed
 }
 
 /// What stat(2) and statx(2) show of an inode.

@@ -1,7 +1,8 @@
 /// The map from a file's blocks to blocks of the device: extents, their sums, and the data itself.
 ///
 /// Nothing is overwritten in place: a write goes to fresh blocks, then the map changes in the
-/// operation's transaction, then the old blocks are released with it. Blocks of the file are 4 KiB;
+/// operation's transaction, then the old blocks are released with it. Data that shrinks may be
+/// stored encoded (`FileMap+Encoding`). Blocks of the file are 4 KiB;
 /// "block n" is bytes n × 4096 ….
 ///
 /// - Invariant: bytes of a file's last block behind its end are zero on disk.
@@ -23,6 +24,13 @@ final class FileMap: @unchecked Sendable {
         var block: UInt64
         var record: ExtentRecord
         var end: UInt64 { block + UInt64(record.blocks) }
+
+        /// Where data for `block` of the file would go on from this extent; nil: nowhere.
+        func goal(for block: UInt64) -> ReplicaList? {
+            guard record.kind == .data else { return nil }
+            let distance = record.encoding == nil ? block - self.block : UInt64(record.storedBlocks)
+            return record.replicas.advanced(by: distance)
+        }
     }
 
     static func key(_ inode: InodeNumber, _ block: UInt64) -> Key {
@@ -97,16 +105,21 @@ final class FileMap: @unchecked Sendable {
             switch extent.record.kind {
             case .promised: part.zeroAll()
             case .data:
-                try read(extent, first: Int(start - extent.block), into: part, inode)
+                let first = Int(start - extent.block)
+                if let encoding = extent.record.encoding {
+                    try decode(extent, encoding, first: first, into: part, inode)
+                } else {
+                    try readStored(extent, first: first, into: part, inode)
+                }
             }
             done = end - block
         }
         if done < count { target.zero(Int(done << 12), Int((count - done) << 12)) }
     }
 
-    /// Reads and verifies blocks of one extent, trying its replicas in turn, block by block where
-    /// the whole is not right.
-    private func read(
+    /// Reads and verifies stored blocks of one extent, trying its replicas in turn, block by block
+    /// where the whole is not right.
+    func readStored(
         _ extent: Extent, first: Int, into target: MutableByteView, _ inode: InodeNumber
     ) throws(FSError) {
         let record = extent.record
@@ -117,7 +130,9 @@ final class FileMap: @unchecked Sendable {
             var failure: FSError?
             var isGood = false
             var bad: [UInt64] = []
-            let offset = (extent.block + UInt64(first + index)) << 12
+            // Of an encoded extent every stored block counts for all of it.
+            let inFile = record.encoding == nil ? UInt64(first + index) : 0
+            let offset = (extent.block + inFile) << 12
             for replica in 0..<record.replicas.count where !isGood {
                 do throws(FSError) {
                     isGood = try readReplica(record, replica, first: first + index, into: part)
@@ -138,11 +153,16 @@ final class FileMap: @unchecked Sendable {
             let place = record.replicas.first + UInt64(first + index)
             volume.health.lose(
                 DamageRecord(
-                    .data, at: place, blocks: 1, tree: tree.id.rawValue, object: inode.rawValue,
-                    offset: offset)
+                    .data, at: place, blocks: record.encoding == nil ? 1 : record.blocks,
+                    tree: tree.id.rawValue, object: inode.rawValue, offset: offset)
             ) { "\(volume.name(inode, offset, tree)): block \(place.block) has no good copy" }
             throw failure ?? .corrupt(Corruption(.data, at: inode.rawValue, "no replica"))
         }
+    }
+
+    func reportDamage(_ inode: InodeNumber, _ block: UInt64, _ what: String) {
+        volume.observer?.volume(
+            .damage("inode \(inode.rawValue), offset \(block << 12): \(what)"))
     }
 
     /// False if a sum is wrong.
@@ -197,43 +217,73 @@ final class FileMap: @unchecked Sendable {
             return sum + part * UInt64(extent.record.promisedCopies)
         }
         let before = isEmpty ? nil : try previous(block, inode, overlapped)
-        let goal = before.flatMap { extent -> ReplicaList? in
-            guard extent.record.kind == .data else { return nil }
-            return extent.record.replicas.advanced(by: block - extent.block)
-        }
-        let fresh = try store(
-            block, source, copies: copies, goal: goal, space,
-            promised: promised >= (range.upperBound - range.lowerBound) * UInt64(copies),
-            transaction)
-        try replace(inode, range, overlapped, with: fresh, before, &record, transaction)
+        let placement = Placement(
+            copies: copies, goal: before.flatMap { $0.goal(for: block) }, space: space,
+            isPromised: promised >= (range.upperBound - range.lowerBound) * UInt64(copies),
+            isStaged: isStaged(source.count * copies))
+        let fresh = try storeBest(block, source, record, placement, transaction)
+        try replace(inode, range, overlapped, with: fresh, before, &record, space, transaction)
     }
+
+    /// Where new data goes, and on whose account.
+    struct Placement {
+        var copies: Int
+        /// Near this place; nil: behind the last data that was written.
+        var goal: ReplicaList?
+        var space: SpaceClass
+        /// The blocks were promised before.
+        var isPromised = false
+        /// By way of the journal.
+        var isStaged: Bool
+    }
+
+    /// Whether the data of an operation, of so many bytes, goes through the journal.
+    func isStaged(_ byteCount: Int) -> Bool { byteCount <= volume.journal?.stagedDataLimit ?? -1 }
 
     /// Writes whole blocks to fresh places without mapping them yet. A transaction that fails gives
     /// the places back (`FileSystem.change`).
     func store(
-        _ block: UInt64, _ source: ByteView, copies: Int, goal: ReplicaList? = nil,
-        _ space: SpaceClass, promised: Bool, _ transaction: Transaction
+        _ block: UInt64, _ source: ByteView, _ record: InodeRecord, _ space: SpaceClass,
+        _ transaction: Transaction
+    ) throws(FSError) -> [Extent] {
+        try storeBest(
+            block, source, record, placement(for: record, source.count, space), transaction)
+    }
+
+    /// Of data that replaces no promise and follows nothing.
+    private func placement(
+        for record: InodeRecord, _ byteCount: Int, _ space: SpaceClass
+    ) -> Placement {
+        let copies = volume.dataCopies(of: record)
+        return Placement(copies: copies, space: space, isStaged: isStaged(byteCount * copies))
+    }
+
+    /// Encoded, if the file is to be and there is enough to gain from.
+    private func storeBest(
+        _ block: UInt64, _ source: ByteView, _ record: InodeRecord, _ placement: Placement,
+        _ transaction: Transaction
+    ) throws(FSError) -> [Extent] {
+        if source.count > DiskFormat.blockSize, let encoder = encoder(for: record) {
+            return try storeEncoded(block, source, encoder, placement, transaction)
+        }
+        return try store(block, source, placement, transaction)
+    }
+
+    func store(
+        _ block: UInt64, _ source: ByteView, _ placement: Placement, _ transaction: Transaction
     ) throws(FSError) -> [Extent] {
         let count = UInt64(source.count >> 12)
-        var goal = goal
+        var goal = placement.goal
         var fresh: [Extent] = []
         var done: UInt64 = 0
         while done < count {
             let want = min(count - done, volume.checksumKind.maximumPlainExtentBlocks)
             let (places, length) = try volume.allocateData(
-                want, copies: copies, goal: goal, space, promised: promised)
+                want, copies: placement.copies, goal: goal, placement.space,
+                promised: placement.isPromised)
             let bytes = source.slice(Int(done << 12), Int(length << 12))
-            for index in 0..<places.count {
-                transaction.publish(BlockRun(places[index], length))
-            }
-            for index in 0..<places.count {
-                if let journal = volume.journal, source.count * copies <= journal.stagedDataLimit {
-                    transaction.stage(BlockRun(places[index], length), bytes)
-                } else {
-                    try volume.device.write(bytes, at: places[index].block << 12)
-                    volume.journal?.noteHomeWrite()
-                }
-            }
+            for index in 0..<places.count { transaction.publish(BlockRun(places[index], length)) }
+            try writeHome(places, bytes, placement, transaction)
             fresh.append(
                 Extent(
                     block: block + done,
@@ -254,7 +304,22 @@ final class FileMap: @unchecked Sendable {
         return block == 0 ? nil : try extent(atOrBefore: block - 1, inode)
     }
 
-    private func sums(_ bytes: ByteView) -> [UInt8] {
+    /// Writes to blocks that were just allocated, or leaves that to the journal.
+    func writeHome(
+        _ places: ReplicaList, _ bytes: ByteView, _ placement: Placement,
+        _ transaction: Transaction
+    ) throws(FSError) {
+        for index in 0..<places.count {
+            if placement.isStaged {
+                transaction.stage(BlockRun(places[index], UInt64(bytes.count >> 12)), bytes)
+            } else {
+                try volume.device.write(bytes, at: places[index].block << 12)
+                volume.journal?.noteHomeWrite()
+            }
+        }
+    }
+
+    func sums(_ bytes: ByteView) -> [UInt8] {
         let width = volume.checksumKind.byteCount
         let count = bytes.count >> 12
         return unsafe [UInt8](unsafeUninitializedCapacity: count * width) { buffer, initialized in
@@ -273,33 +338,43 @@ final class FileMap: @unchecked Sendable {
     /// A transaction may change one file's map once only: it reads the map as it is in the tree.
     func replace(
         _ inode: InodeNumber, _ range: Range<UInt64>, _ overlapped: [Extent],
-        with fresh: [Extent], _ record: inout InodeRecord, _ transaction: Transaction
+        with fresh: [Extent], _ record: inout InodeRecord, _ transaction: Transaction,
+        _ space: SpaceClass = .ordinary
     ) throws(FSError) {
         let before = try fresh.isEmpty ? nil : previous(range.lowerBound, inode, overlapped)
-        try replace(inode, range, overlapped, with: fresh, before, &record, transaction)
+        try replace(inode, range, overlapped, with: fresh, before, &record, space, transaction)
     }
 
     private func replace(
         _ inode: InodeNumber, _ range: Range<UInt64>, _ overlapped: [Extent],
         with fresh: [Extent], _ before: Extent?, _ record: inout InodeRecord,
-        _ transaction: Transaction
+        _ space: SpaceClass, _ transaction: Transaction
     ) throws(FSError) {
+        var (range, fresh) = (range, fresh)
+        if overlapped.contains(where: { $0.record.encoding != nil }) {
+            try rewriteRemainders(inode, &range, overlapped, &fresh, &record, space, transaction)
+        }
         for extent in overlapped {
             let start = max(extent.block, range.lowerBound)
             let end = min(extent.end, range.upperBound)
-            release(
-                extent.record.part(UInt32(start - extent.block), UInt32(end - start)), &record,
-                transaction)
+            // Of an encoded extent all goes, and what is left comes anew.
+            let cut =
+                extent.record.encoding == nil
+                ? extent.record.part(UInt32(start - extent.block), UInt32(end - start))
+                : extent.record
+            release(cut, &record, transaction)
             if extent.block < start {
                 let left = extent.record.part(0, UInt32(start - extent.block))
-                transaction.put(Self.key(inode, extent.block), left.encoded())
+                transaction.put(
+                    Self.key(inode, extent.block), kept(left, &record, transaction).encoded())
             } else {
                 transaction.delete(Self.key(inode, extent.block))
             }
             if extent.end > end {
                 let right = extent.record.part(
                     UInt32(end - extent.block), UInt32(extent.end - end))
-                transaction.put(Self.key(inode, end), right.encoded())
+                transaction.put(
+                    Self.key(inode, end), kept(right, &record, transaction).encoded())
             }
         }
         // What lies right before takes the first new extent in, when both are one run.
@@ -334,8 +409,7 @@ final class FileMap: @unchecked Sendable {
         case .promised: transaction.promisedDelta -= Int64(extent.heldBlocks)
         case .data:
             for index in 0..<extent.replicas.count {
-                transaction.drop(
-                    BlockRun(extent.replicas[index], UInt64(extent.blocks)), birth: extent.birth)
+                transaction.drop(extent.storedRun(index), birth: extent.birth)
             }
         }
     }

@@ -82,9 +82,7 @@ extension FileSystem {
             let stop = Int(min(end, (block + 1) << 12) - block << 12)
             guard stop - start < DiskFormat.blockSize else { continue }
             if let bytes = try zeroedBlock(inode, block, from: start, count: stop - start) {
-                fresh += try fileMap.store(
-                    block, bytes.view, copies: volume.dataCopies(of: record), .freeing,
-                    promised: false, transaction)
+                fresh += try fileMap.store(block, bytes.view, record, .freeing, transaction)
             } else if block == firstBlock {
                 first = block + 1
             } else {
@@ -93,7 +91,8 @@ extension FileSystem {
         }
         if first < last {
             let overlapped = found.filter { $0.end > first && $0.block < last }
-            try fileMap.replace(inode, first..<last, overlapped, with: fresh, &record, transaction)
+            try fileMap.replace(
+                inode, first..<last, overlapped, with: fresh, &record, transaction, .freeing)
         }
         return end
     }

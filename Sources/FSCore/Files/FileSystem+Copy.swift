@@ -40,8 +40,11 @@ extension FileSystem {
                 }
             }
             if got == 0 {
+                // Where blocks lie alike, sharing may go on at the next piece of 128 KiB.
+                let piece = DiskFormat.maximumEncodedBlocks << 12
+                let limit = from & 4095 == to & 4095 ? piece - from % piece : 1 << 20
                 got = try copyPiece(
-                    source, from, target, to, min(count - done, 1 << 20),
+                    source, from, target, to, min(count - done, limit),
                     dropPrivileges: dropPrivileges)
             }
             guard got > 0 else { break }
@@ -101,13 +104,23 @@ extension FileSystem {
                 var part = extent.record.part(
                     UInt32(start - extent.block), UInt32(end - start))
                 part.birth = transaction.epoch(in: volume)
-                for index in 0..<part.replicas.count {
-                    transaction.reference(BlockRun(part.replicas[index], end - start))
-                }
                 fresh.append(FileMap.Extent(block: start - first + place, record: part))
             }
+            // What would cost more to share than to copy is left to the caller.
+            let worth = FileMap.countWorthSharing(fresh)
+            if worth < fresh.count {
+                blocks = fresh[worth].block - place
+                fresh.removeSubrange(worth...)
+                guard blocks > 0 else { return 0 }
+            }
+            for extent in fresh {
+                for index in 0..<extent.record.replicas.count {
+                    transaction.reference(extent.record.storedRun(index))
+                }
+            }
             try fileMap.replace(
-                target, place..<place + blocks, replaced, with: fresh, &record, transaction)
+                target, place..<place + blocks, replaced.filter { $0.block < place + blocks },
+                with: fresh, &record, transaction)
             record.content = .extents
             let covered = min(blocks << 12, count)
             record.size = max(record.size, to + covered)

@@ -122,6 +122,7 @@ extension FileSystem {
             record.projectID = parent.projectID
             if kind == .directory { record.flags |= InodeFlags.projectInherit }
         }
+        if kind == .regular || kind == .directory { record.compression = parent.compression }
         let inherited =
             kind == .symbolicLink
             ? false

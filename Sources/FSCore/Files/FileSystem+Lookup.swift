@@ -96,7 +96,9 @@ extension FileSystem {
         try change(inode) { (transaction) throws(FSError) in
             var record = try record(of: inode)
             guard record.kind == .regular || record.kind == .directory else { throw .notSupported }
-            record.flags = flags
+            record.flags = flags & ~InodeFlags.compression
+            record.compression = try record.compression.applying(
+                flags, inherited: volume.compression)
             if let projectID { record.projectID = projectID }
             record.noteChanged(.now())
             transaction.put(inode, record)

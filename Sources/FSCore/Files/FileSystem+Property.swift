@@ -3,7 +3,8 @@
 /// Those of files and directories stand in the inode record, and a new inode takes its directory's;
 /// those of the volume stand in the module store and are reached through the root directory. On a
 /// mount each is an extended attribute, `aegisfs.NAME`, which listxattr does not show: backups must
-/// not carry it elsewhere.
+/// not carry it elsewhere. Compression has two more names, by which other programs set it:
+/// `btrfs.compression`, which is there only if it is set, and the flags of chattr(1).
 ///
 /// - Invariant: only the owner and root set a property of an inode, and only root one of the volume.
 
@@ -17,12 +18,12 @@ public struct Property: Sendable {
     fileprivate let place: Place
 
     fileprivate enum Place: Sendable {
-        /// A byte of the inode record; 0 is not set.
+        /// A number in the inode record; 0 is not set.
         case inode(
-            get: @Sendable (InodeRecord) -> UInt8,
-            set: @Sendable (inout InodeRecord, UInt8) -> Void,
-            show: @Sendable (UInt8) -> String, parse: @Sendable (String) -> UInt8?,
-            inherited: @Sendable (Volume) -> UInt8)
+            get: @Sendable (InodeRecord) -> UInt16,
+            set: @Sendable (inout InodeRecord, UInt16) -> Void,
+            show: @Sendable (UInt16) -> String, parse: @Sendable (String) -> UInt16?,
+            inherited: @Sendable (Volume) -> UInt16)
         /// A setting in the module store, by its permanent number.
         case volume(
             number: UInt64, show: @Sendable (UInt64) -> String,
@@ -37,7 +38,7 @@ public struct Property: Sendable {
     /// What takes a value away again.
     public static let unset = "default"
 
-    public static let all = [copies, scrubInterval]
+    public static let all = [compression, copies, scrubInterval]
 
     /// Whether it can be set to a text.
     public func takes(_ text: String) -> Bool {
@@ -50,18 +51,37 @@ public struct Property: Sendable {
 
     public static func named(_ name: String) -> Property? { all.first { $0.name == name } }
 
+    /// How a file's data is compressed; of a directory, of the files that are made in it.
+    package static let compression = Property(
+        name: "compression", summary: "how data is compressed that is written from now on",
+        values: "none, lz4[:1-12], zstd[:1-19] or zlib[:1-9]",
+        place: .inode(
+            get: { $0.compression.number },
+            set: { $0.compression = CompressionSetting(number: $1) ?? .inherited },
+            show: { CompressionSetting(number: $0)?.description ?? "" },
+            parse: { (text) in
+                guard let setting = CompressionSetting(parsing: text), setting != .inherited else {
+                    return nil
+                }
+                return setting.number
+            },
+            inherited: { volume in
+                let setting = volume.compression
+                return (setting == .inherited ? CompressionSetting.none : setting).number
+            }))
+
     /// Copies of a file's data; of a directory, of the files that are made in it.
     package static let copies = Property(
         name: "copies", summary: "copies of the data that is written from now on",
         values: "1 or 2",
         place: .inode(
-            get: { $0.copies }, set: { $0.copies = $1 }, show: { "\($0)" },
+            get: { UInt16($0.copies) }, set: { $0.copies = UInt8($1) }, show: { "\($0)" },
             parse: { (text) in
-                guard let number = UInt8(text),
+                guard let number = UInt16(text),
                     (1...DiskFormat.maximumDataCopies).contains(Int(number))
                 else { return nil }
                 return number
-            }, inherited: { UInt8($0.defaultDataCopies) }))
+            }, inherited: { UInt16($0.defaultDataCopies) }))
 
     /// How often a mounted volume is scrubbed, in seconds; 0 never.
     package static let scrubInterval = Property(
@@ -82,6 +102,7 @@ public struct Property: Sendable {
     /// The property behind an extended attribute; nil if the name has not our prefix. Throws
     /// `.noSuchAttribute` if it has, and no property this name.
     static func named(byAttribute name: ByteView) throws(FSError) -> Property? {
+        if name.count == 17, name.hasPrefix("btrfs.compression") { return compression }
         guard name.hasPrefix("aegisfs.") else { return nil }
         let rest = name.slice(8, name.count - 8)
         for property in all where property.name.utf8.elementsEqual(rest.toArray()) {

@@ -95,24 +95,32 @@ extension FileSystem {
         let end = offset + UInt64(source.count)
         let first = offset >> 12
         let last = (end - 1) >> 12
-        if offset & 4095 == 0, end & 4095 == 0 {
+        // What comes before in the same encoded extent.
+        let prefix = try fileMap.blocksToEncodeAgain(inode, record, first...last, growingTo: end)
+        if prefix == 0, offset & 4095 == 0, end & 4095 == 0 {
             record.content = .extents
             try fileMap.writeBlocks(inode, first, source, &record, transaction)
             return
         }
         // Ragged ends: the rest of the first and last block is what was there before.
-        let staged = ByteBuffer(count: Int(last - first + 1) << 12)
+        let staged = ByteBuffer(count: Int(last - first + 1 + prefix) << 12)
+        if prefix > 0 {
+            try fileMap.readBlocks(
+                inode, first - prefix, into: staged.bytes.slice(0, Int(prefix) << 12))
+        }
         if offset & 4095 != 0 {
-            try oldBlock(inode, record, first, staged.bytes.slice(0, DiskFormat.blockSize))
+            try oldBlock(
+                inode, record, first,
+                staged.bytes.slice(Int(prefix) << 12, DiskFormat.blockSize))
         }
         if end & 4095 != 0, end < record.size, last > first || offset & 4095 == 0 {
             try oldBlock(
                 inode, record, last,
                 staged.bytes.slice(staged.count - DiskFormat.blockSize, DiskFormat.blockSize))
         }
-        staged.bytes.copy(source, at: Int(offset & 4095))
+        staged.bytes.copy(source, at: Int(prefix) << 12 + Int(offset & 4095))
         record.content = .extents
-        try fileMap.writeBlocks(inode, first, staged.view, &record, transaction)
+        try fileMap.writeBlocks(inode, first - prefix, staged.view, &record, transaction)
     }
 
     /// A block as it is before the running write.
@@ -183,14 +191,12 @@ extension FileSystem {
         var tail: [FileMap.Extent] = []
         if zeroingTail, let block = try zeroedBlock(inode, size >> 12, from: Int(size & 4095)) {
             first = size >> 12
-            tail = try fileMap.store(
-                first, block.view, copies: volume.dataCopies(of: record), .freeing,
-                promised: false, transaction)
+            tail = try fileMap.store(first, block.view, record, .freeing, transaction)
         }
         let limit = Self.reclaimBatch
         let found = try fileMap.extents(inode, first..<(1 << 52), limit: limit)
         let end = max(found.last?.end ?? first, first + UInt64(tail.count))
-        try fileMap.replace(inode, first..<end, found, with: tail, &record, transaction)
+        try fileMap.replace(inode, first..<end, found, with: tail, &record, transaction, .freeing)
         return found.count < limit
     }
 

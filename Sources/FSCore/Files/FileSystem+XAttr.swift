@@ -6,7 +6,9 @@ extension FileSystem {
         _ name: ByteView, of inode: InodeNumber
     ) throws(FSError) -> [UInt8] {
         if let property = try Property.named(byAttribute: name) {
-            return Array(try self.property(property, of: inode).text.utf8)
+            let value = try self.property(property, of: inode)
+            guard value.isSet || name.hasPrefix("aegisfs.") else { throw .noSuchAttribute }
+            return Array(value.text.utf8)
         }
         try requireNamespace(name)
         return try locks.shared(inode) { () throws(FSError) in
@@ -55,9 +57,10 @@ extension FileSystem {
         if let property = try Property.named(byAttribute: name) {
             // Every property is always there.
             guard mode != .createOnly else { throw .entryExists }
-            guard let text = String(validating: value.toArray(), as: UTF8.self) else {
+            guard var text = String(validating: value.toArray(), as: UTF8.self) else {
                 throw .invalidArgument
             }
+            if text.isEmpty { text = Property.unset }
             return try setProperty(property, of: inode, text, caller: caller())
         }
         try requireNamespace(name)

@@ -24,6 +24,8 @@ public enum DiskFormat {
     public static let maximumAttributeSize = 65536
     /// Files up to this size live in the tree, not in blocks of their own.
     public static let maximumInlineSize = 2048
+    /// An encoded extent holds at most this much of a file: 128 KiB, aligned in the file when written.
+    public static let maximumEncodedBlocks: UInt64 = 32
     /// Copies of a file's data.
     public static let maximumDataCopies = 2
     /// The largest file offset, as of ext4 and xfs: 2⁶³ − 1, rounded down to a block.
@@ -43,7 +45,9 @@ public enum DiskFormat {
     public enum Incompatible {
         /// There is a journal, which may hold what the trees lack.
         public static let journal: UInt64 = 1 << 0
-        public static let known = journal
+        /// Extents may be encoded.
+        public static let encodedExtents: UInt64 = 1 << 2
+        public static let known = journal | encodedExtents
     }
 }
 

@@ -20,7 +20,7 @@
 ///     96  the same:                 4 × u32 nanoseconds
 ///     112 parent           u64  directory of one of the names; 0 = none
 ///     120 name cookie      u64  hash ‖ ordinal of that name
-///     128 codec u8, level u8   reserved
+///     128 compression      u8 codec, u8 level; 0 = as the mount or volume says, codec 255 = none
 ///     130 copies           u8   of its data; of a directory, for new inodes; 0 = as the volume says
 ///     131 reserved         29
 ///
@@ -54,6 +54,8 @@ public struct InodeRecord: Equatable, Sendable {
     public var birthTime: Timestamp
     public var parent: UInt64 = 0
     public var nameCookie: UInt64 = 0
+    /// What new data is compressed with; new inodes have it from their directory.
+    public var compression = CompressionSetting.inherited
     /// Copies of the data: 1 or 2; 0 as the volume says. New inodes take their directory's.
     public var copies: UInt8 = 0
 
@@ -112,7 +114,7 @@ public struct InodeRecord: Equatable, Sendable {
         birthTime = Timestamp(seconds: seconds.3, nanoseconds: nanoseconds.3)
         parent = try reader.u64()
         nameCookie = try reader.u64()
-        try reader.reserved(2)
+        compression = try CompressionSetting(&reader)
         copies = try reader.u8()
         try reader.require(copies <= DiskFormat.maximumDataCopies, "\(copies) copies")
         try reader.reserved(Self.byteCount - reader.offset)
@@ -165,7 +167,7 @@ public struct InodeRecord: Equatable, Sendable {
         writer.u32(birthTime.nanoseconds)
         writer.u64(parent)
         writer.u64(nameCookie)
-        writer.reserved(2)
+        compression.encode(&writer)
         writer.u8(copies)
         writer.reserved(Self.byteCount - writer.offset)
     }
@@ -175,6 +177,7 @@ public struct InodeRecord: Equatable, Sendable {
             inode: inode, mode: mode, linkCount: linkCount, userID: userID, groupID: groupID,
             device: device, size: size, blocks512: blocks * 8, accessTime: accessTime,
             modificationTime: modificationTime, changeTime: changeTime, birthTime: birthTime,
-            flags: flags, projectID: projectID, changeSequence: changeSequence)
+            flags: flags | compression.inodeFlags, projectID: projectID,
+            changeSequence: changeSequence)
     }
 }

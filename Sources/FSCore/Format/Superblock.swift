@@ -39,6 +39,8 @@
 ///     1384 reserved
 ///     1512 data copies          u8     of files that say nothing else: 1 or 2
 ///     1513 reserved
+///     1576 compression          u8 codec, u8 level: of files and mounts that say nothing else
+///     1578 reserved
 ///     4064 checksum             32     over bytes 0 … 4063
 ///
 /// - Invariant: the copy for sequence *n* is in pair *n* mod 2, so a torn write never touches the
@@ -49,6 +51,7 @@ public struct Superblock: Equatable, Sendable {
     static let checksumOffset = 4064
     static let rootRoom = 96
     private static let dataCopiesOffset = 1512
+    private static let compressionOffset = 1576
     public static let maximumJournalExtents = 16
     public static let maximumDevices = 8
     public static let maximumLabelLength = 63
@@ -81,6 +84,8 @@ public struct Superblock: Equatable, Sendable {
     /// Copies of the data of files that say nothing else.
     public var dataCopies: UInt8 = 1
     public var lease: MountLease?
+    /// Of files and mounts that say nothing else.
+    public var compression = CompressionSetting.inherited
     public var devices: [DeviceEntry]
 
     /// Persistent counts of what went wrong, in the order of the disk.
@@ -230,6 +235,8 @@ public struct Superblock: Equatable, Sendable {
         dataCopies = try reader.u8()
         try reader.require(
             dataCopies >= 1 && dataCopies <= DiskFormat.maximumDataCopies, "data copies")
+        try reader.reserved(Self.compressionOffset - reader.offset)
+        compression = try CompressionSetting(&reader)
         try reader.reserved(Self.checksumOffset - reader.offset)
         try reader.require(
             DiskLayout.isSupported(blockCount),
@@ -331,6 +338,8 @@ public struct Superblock: Equatable, Sendable {
         writer.u64(operations)
         writer.reserved(Self.dataCopiesOffset - writer.offset)
         writer.u8(dataCopies)
+        writer.reserved(Self.compressionOffset - writer.offset)
+        compression.encode(&writer)
         writer.reserved(Self.checksumOffset - writer.offset)
         let checksum = modules.requiredChecksum(checksumKind)
         checksum.sum(buffer.view.slice(0, Self.checksumOffset))

@@ -45,6 +45,7 @@ public enum Inspector {
             ("promised_blocks", .number(superblock.reservedBlocks)),
             ("inodes", .number(superblock.inodeCount)),
             ("inode_ceiling", .number(superblock.inodeCeiling)),
+            ("compression", .text("\(superblock.compression)")),
             ("cleanly_unmounted", .flag(superblock.isCleanlyUnmounted)),
             ("written_seconds", .signed(superblock.written.seconds)),
             ("operations", .number(superblock.operations)),
@@ -231,6 +232,7 @@ public enum Inspector {
             case .directoryEntry: "entry"
             case .extent: "extent"
             case .orphan: "orphan"
+            case .share: "share"
             default: "type-\(key.type.rawValue)"
             }
         return "\(key.object) \(type) \(key.offset)"
@@ -312,6 +314,7 @@ public enum Inspector {
             ("change_sequence", .number(record.changeSequence)),
             ("atime", time(record.accessTime)), ("mtime", time(record.modificationTime)),
             ("ctime", time(record.changeTime)), ("btime", time(record.birthTime)),
+            ("compression", .text("\(record.compression)")),
             ("parent", .number(record.parent)), ("name_cookie", .number(record.nameCookie)),
         ])
     }
@@ -334,14 +337,24 @@ public enum Inspector {
     }
 
     private static func describe(_ offset: UInt64, _ extent: ExtentRecord) -> Value {
-        .record([
+        var fields: [(String, Value)] = [
             ("offset_bytes", .number(offset)), ("blocks", .number(UInt64(extent.blocks))),
             ("kind", .text("\(extent.kind)")), ("birth", .number(extent.birth.rawValue)),
             (
                 "device_blocks",
                 .list((0..<extent.replicas.count).map { .number(extent.replicas[$0].block) })
             ),
-        ])
+        ]
+        if let encoding = extent.encoding {
+            fields += [
+                ("codec", .text(encoding.codec.name)),
+                ("stored_blocks", .number(UInt64(encoding.storedBlocks))),
+                ("encoded_bytes", .number(UInt64(encoding.encodedBytes))),
+                ("skip_blocks", .number(UInt64(encoding.skip))),
+                ("whole_blocks", .number(UInt64(encoding.wholeBlocks))),
+            ]
+        }
+        return .record(fields)
     }
 
     /// The inode that a path (from the root, parts separated by '/') leads to; symbolic links are

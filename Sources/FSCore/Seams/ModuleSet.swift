@@ -6,21 +6,29 @@ public struct ModuleSet: Sendable {
     private var checksums: [ChecksumKind: any Checksum]
     private let nameHash: @Sendable (NameHashKey) -> any NameHash
     private let journal: JournalMaker?
+    private let codecs: [CodecKind: any Codec]
 
     public typealias JournalMaker = @Sendable (JournalSetup) throws(FSError) -> any Journal
 
-    /// - Parameter checksums: at least one for each `ChecksumKind`.
+    /// - Parameters:
+    ///   - checksums: at least one for each `ChecksumKind`.
+    ///   - codecs: at least one for each `CodecKind`.
     public init(
         checksums: [any Checksum], nameHash: @escaping @Sendable (NameHashKey) -> any NameHash,
-        journal: JournalMaker? = nil
+        codecs: [any Codec], journal: JournalMaker? = nil
     ) {
         self.journal = journal
+        self.codecs = Dictionary(
+            codecs.map { ($0.kind, $0) }, uniquingKeysWith: { first, _ in first })
         self.checksums = Dictionary(
             checksums.map { ($0.kind, $0) }, uniquingKeysWith: { first, _ in first })
         self.nameHash = nameHash
         precondition(
             ChecksumKind.allCases.allSatisfy { self.checksums[$0] != nil },
             "a checksum kind of the disk format has no module")
+        precondition(
+            CodecKind.allCases.allSatisfy { self.codecs[$0] != nil },
+            "a codec of the disk format has no module")
     }
 
     func checksum(_ kind: ChecksumKind) -> (any Checksum)? { checksums[kind] }
@@ -29,6 +37,12 @@ public struct ModuleSet: Sendable {
             preconditionFailure("checked by init: every kind has a module")
         }
         return checksum
+    }
+    func codec(_ kind: CodecKind) -> any Codec {
+        guard let codec = codecs[kind] else {
+            preconditionFailure("checked by init: every kind has a module")
+        }
+        return codec
     }
     /// The journal of a volume; nil if it has none.
     func journal(

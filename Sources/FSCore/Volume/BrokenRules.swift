@@ -23,6 +23,8 @@ package struct BrokenRules: OptionSet, Sendable {
     package static let sequenceReusedAfterRecovery = BrokenRules(rawValue: 1 << 6)
     /// A dropped reference frees its blocks, whoever else refers to them.
     package static let sharesSkipped = BrokenRules(rawValue: 1 << 8)
+    /// What is left of an encoded extent that was cut is no reference of its own.
+    package static let partsNotReferenced = BrokenRules(rawValue: 1 << 16)
     /// A record goes to the block of the record before it.
     package static let recordBlockRewritten = BrokenRules(rawValue: 1 << 7)
 }

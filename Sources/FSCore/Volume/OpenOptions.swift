@@ -12,6 +12,8 @@ public struct OpenOptions: Sendable {
     public var cacheBytes = 192 << 20
     /// 0 = no timer: checkpoints only when asked for or when too much is dirty.
     public var checkpointIntervalMilliseconds = 5000
+    /// For files that say nothing else; `inherited`: what the volume says.
+    public var compression = CompressionSetting.inherited
     public var accessTime = AccessTimePolicy.relative
     /// For tests: rules that are switched off, and what happens between the freeze of a checkpoint
     /// and its first write.

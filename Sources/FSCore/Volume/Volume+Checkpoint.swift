@@ -75,7 +75,11 @@ extension Volume {
         options.duringCheckpoint?()
         do throws(FSError) {
             let sums = try writeNodes(cut.pages)
-            var next = stateLock.withLock { superblock }
+            var next = stateLock.withLock {
+                var next = superblock
+                next.incompatible |= wantedFeatures
+                return next
+            }
             next.sequence = cut.window.sequence
             next.journalIncarnation = ringIncarnation
             next.operations = cut.window.operations

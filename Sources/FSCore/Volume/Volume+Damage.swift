@@ -93,9 +93,10 @@ extension Volume {
         for record in records where isStillUsed(record) {
             let bytes = UInt64(record.blocks) << 12
             if record.kind == .data, let last = result.last, last.kind == .data,
-                last.inode == record.object, last.offset + last.byteCount == record.offset
+                last.inode == record.object, last.offset + last.byteCount >= record.offset
             {
-                result[result.count - 1].byteCount += bytes
+                let end = max(last.offset + last.byteCount, record.offset + bytes)
+                result[result.count - 1].byteCount = end - last.offset
                 continue
             }
             let inode = InodeNumber(record.object)
@@ -119,6 +120,10 @@ extension Volume {
             InodeNumber(record.object), block..<block + 1, limit: 1
         ).first
         guard let extent, extent.record.kind == .data else { return false }
+        if extent.record.encoding != nil {
+            let stored = extent.record.storedRun(0)
+            return stored.start <= record.place && record.place < stored.start + stored.count
+        }
         return extent.record.replicas.first + (block - extent.block) == record.place
     }
 

@@ -61,6 +61,10 @@ public final class Volume: @unchecked Sendable {
     var progress = CheckpointProgress()
     private var timers: [WorkerThread] = []
     let wasCleanlyUnmounted: Bool
+    /// Of files that say nothing else: as the mount says, or else the volume.
+    let compression: CompressionSetting
+    /// Incompatible features for the next superblock. Guarded by `stateLock`.
+    private(set) var wantedFeatures: UInt64 = 0
     /// What opening the volume brought back from the journal.
     public internal(set) var recovery: Recovery?
     /// Persistent error counters as they were when the volume was opened.
@@ -153,6 +157,8 @@ public final class Volume: @unchecked Sendable {
             promisedBlocks: superblock.reservedBlocks, nextInode: superblock.inodeCeiling,
             inodeCeiling: superblock.inodeCeiling)
         wasCleanlyUnmounted = superblock.isCleanlyUnmounted
+        compression =
+            options.compression == .inherited ? superblock.compression : options.compression
         initialErrors = superblock.errorCounters
         progress.durableOperations = superblock.operations
         ringIncarnation = superblock.journalIncarnation
@@ -267,6 +273,15 @@ public final class Volume: @unchecked Sendable {
             }
         }
         return try reading { () throws(TreeFault) in try tree.get(key, body) }
+    }
+
+    /// Sets an incompatible feature bit, durably, before anything that needs it is written.
+    func enable(_ feature: UInt64) throws(FSError) {
+        let isSet = stateLock.withLock {
+            wantedFeatures |= feature
+            return superblock.incompatible & feature != 0
+        }
+        if !isSet { try checkpoint(force: true) }
     }
 
     // MARK: State

@@ -65,6 +65,10 @@ public enum VolumeFormatter {
                     flushCapability: 0)
             ])
         superblock.label = options.label
+        superblock.compression = options.compression
+        if case .codec = options.compression {
+            superblock.incompatible |= DiskFormat.Incompatible.encodedExtents
+        }
         superblock.checksumKind = options.checksumKind
         superblock.dataCopies = UInt8(options.dataCopies)
         superblock.journalExtents = ring
@@ -174,6 +178,8 @@ public struct FormatOptions: Sendable {
     public var byteCount: UInt64?
     /// Size of the journal; nil = by the volume's size, 0 = none: then every fsync is a checkpoint.
     public var journalByteCount: UInt64?
+    /// For files and mounts that say nothing else.
+    public var compression = CompressionSetting.inherited
     /// Of everything on the volume; cannot be changed later.
     public var checksumKind = ChecksumKind.crc32c
     /// Copies of the data of files that say nothing else: 1 or 2.

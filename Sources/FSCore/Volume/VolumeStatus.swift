@@ -68,7 +68,10 @@ extension Volume {
                 incompatibleFeatures: superblock.incompatible,
                 featureNames: [checksumKind.name, "siphash-2-4 names"]
                     + (defaultDataCopies == 1 ? [] : ["\(defaultDataCopies) data copies"])
-                    + (journal == nil ? [] : ["journal"]), inodeCount: inodes,
+                    + (journal == nil ? [] : ["journal"])
+                    + (compression.inodeFlags == InodeFlags.compressed
+                        ? ["compression \(compression)"] : []),
+                inodeCount: inodes,
                 cachePages: cached.pages, dirtyPages: dirty, cacheLimitPages: cache.limitPages,
                 cacheHits: cached.hits, cacheMisses: cached.misses,
                 checkpoints: progress.count,

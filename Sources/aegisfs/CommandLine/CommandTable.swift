@@ -24,10 +24,12 @@ enum CommandTable {
             "SIZE is a whole number with suffix B, K, M, G, T, P or E; a bare one means GiB.",
             "What the target holds is named, and needs --force or a yes to be destroyed; so",
             "does a SIZE that cuts an image. --dry-run says it, too, and then exits with 13.",
+            "\(CompressionSetting.forms).",
         ],
         options: [
-            .size, .label, .uuid, .checksum, .copies, .journalSize, .noJournal, .force, .dryRun,
-            .quiet, .json, .exact,
+            .size, .label, .uuid, .checksum, .copies, .compression, .journalSize, .noJournal,
+            .force,
+            .dryRun, .quiet, .json, .exact,
         ],
         operands: [OperandSpec("TARGET", "an image file or a block device")],
         examples: [
@@ -41,7 +43,8 @@ enum CommandTable {
         notes: [
             "Returns when the mount can be used. OPTIONS are ro, rw, noatime, relatime,",
             "strictatime, nosuid, nodev, noexec, sync, dirsync, allow_other, noallow_other,",
-            "writeback, commit=SECONDS, cache=SIZE, nonempty, remount (with ro or rw).",
+            "writeback, commit=SECONDS, cache=SIZE, nonempty, remount (with ro or rw),",
+            "compress[=CODEC], nocompress. \(CompressionSetting.forms).",
         ],
         options: [.mountOptions, .readOnly, .foreground],
         operands: [

@@ -32,6 +32,8 @@ extension OptionSpec {
         "copies", "of the data of files that say nothing else", value: "N",
         choices: (1...DiskFormat.maximumDataCopies).map { "\($0)" })
     static let noJournal = OptionSpec("no-journal", "every fsync is a checkpoint: slow")
+    static let compression = OptionSpec(
+        "compression", "for files that say nothing else, such as zstd:3", value: "CODEC")
     static let force = OptionSpec("force", "overwrite what is there", short: "f")
 
     // MARK: mount and umount

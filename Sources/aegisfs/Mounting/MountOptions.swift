@@ -17,6 +17,7 @@ struct MountOptions: Equatable, Sendable {
     var accessTime = OpenOptions.AccessTimePolicy.relative
     var commitSeconds = 5
     var cacheBytes: UInt64?
+    var compression = CompressionSetting.inherited
     /// What mount(8) shows as the source; nil shows the image or device.
     var sourceName: String?
     /// The words as given, to hand on to the daemon.
@@ -35,7 +36,8 @@ struct MountOptions: Equatable, Sendable {
         "ro", "rw", "remount", "nonempty", "allow_other", "noallow_other", "nosuid", "suid",
         "nodev", "dev", "noexec", "exec", "sync", "async", "dirsync", "writeback", "nowriteback",
         "noatime",
-        "atime", "relatime", "strictatime", "commit", "cache", "fsname",
+        "atime", "relatime", "strictatime", "commit", "cache", "compress",
+        "nocompress", "fsname",
     ]
 
     /// - Parameter sloppy: pass over words that are not known, as `mount -s` asks.
@@ -77,6 +79,9 @@ struct MountOptions: Equatable, Sendable {
                 throw .usage("commit: '\(value)' is not a number of seconds from 1 to 3600")
             }
             commitSeconds = seconds
+        case ("compress", let value):
+            compression = try CompressionSetting.parse(value ?? "zstd", option: "compress")
+        case ("nocompress", nil): compression = .none
         case ("cache", let value?):
             let bytes = try SizeParser.parse(value, option: "cache")
             guard (4 << 20...1 << 40).contains(bytes) else {
@@ -101,6 +106,7 @@ struct MountOptions: Equatable, Sendable {
         var options = OpenOptions()
         options.readOnly = isReadOnly
         options.accessTime = accessTime
+        options.compression = compression
         options.checkpointIntervalMilliseconds = commitSeconds * 1000
         if let cacheBytes { options.cacheBytes = Int(clamping: cacheBytes) }
         return options

@@ -36,6 +36,9 @@ enum FormatVerb {
         guard options.label.utf8.count <= Superblock.maximumLabelLength else {
             throw .usage("--label: a label has at most \(Superblock.maximumLabelLength) bytes")
         }
+        if let text = arguments.value(.compression) {
+            options.compression = try CompressionSetting.parse(text, option: "--compression")
+        }
         options.checksumKind =
             ChecksumKind.allCases.first { $0.name == arguments.value(.checksum) } ?? .crc32c
         options.dataCopies = arguments.value(.copies).flatMap(Int.init) ?? 1

@@ -1,0 +1,2 @@
+// zlib: compress2 and uncompress2.
+#include <zlib.h>

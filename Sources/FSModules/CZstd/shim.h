@@ -1,0 +1,2 @@
+// Zstandard with contexts that are used again.
+#include <zstd.h>
