@@ -44,6 +44,8 @@ public enum FSError: Error, Equatable, Sendable {
     case noDataBeyond
     /// EBUSY
     case busy
+    /// EINTR: long work was cancelled.
+    case interrupted
 
     // The medium.
     /// EIO: the device refused a request. `errno` is the device's own.
@@ -66,6 +68,8 @@ public enum FSError: Error, Equatable, Sendable {
     case superblockLost(String)
     /// The journal is too long to be replayed in memory, for a volume that is only read.
     case notReplayable
+    /// The volume holds too much to become this small.
+    case cannotShrink(bytes: UInt64, minimum: UInt64)
     /// The device cannot hold a volume.
     case tooSmall(bytes: UInt64, minimum: UInt64)
     /// A journal of this size is not possible.
@@ -84,7 +88,7 @@ public struct Corruption: Equatable, Sendable {
         /// Byte offset of a record, or number of an operation.
         case journal
         /// Byte offset of the blocks.
-        case share
+        case share, remap
         /// Offset of the item's key.
         case module, damage
     }
@@ -123,6 +127,7 @@ extension FSError: CustomStringConvertible {
         case .stale: "stale file handle"
         case .noDataBeyond: "no data or hole beyond this offset"
         case .busy: "resource busy"
+        case .interrupted: "cancelled"
         case .device(let operation, let errno, let offset):
             "device \(operation.rawValue) failed at byte \(offset) (errno \(errno))"
         case .corrupt(let what):
@@ -138,6 +143,8 @@ extension FSError: CustomStringConvertible {
         case .superblockLost(let why): "the newest superblock is lost: \(why)"
         case .notReplayable:
             "the journal holds too much to be replayed without writing to the volume"
+        case .cannotShrink(let bytes, let minimum):
+            "\(bytes) bytes cannot hold what is on the volume (at least \(minimum))"
         case .tooSmall(let bytes, let minimum):
             "\(bytes) bytes are too small for a volume (at least \(minimum))"
         case .journalSize(let bytes, let minimum, let maximum):

@@ -28,10 +28,11 @@ package enum FuseErrno {
         case .stale: ESTALE
         case .noDataBeyond: ENXIO
         case .busy: EBUSY
+        case .interrupted: EINTR
         case .device, .corrupt: EIO
         case .latched: latched
         case .notAVolume, .unknownVersion, .unknownFeatures, .truncated, .superblockLost,
-            .notReplayable, .tooSmall, .tooLarge, .journalSize:
+            .notReplayable, .tooSmall, .tooLarge, .journalSize, .cannotShrink:
             EIO
         }
     }
@@ -40,12 +41,13 @@ package enum FuseErrno {
     package static func isWorthLogging(_ error: FSError) -> Bool {
         switch error {
         case .device, .corrupt, .latched, .notAVolume, .unknownVersion, .unknownFeatures,
-            .truncated, .superblockLost, .notReplayable, .tooSmall, .tooLarge, .journalSize:
+            .truncated, .superblockLost, .notReplayable, .tooSmall, .tooLarge, .journalSize,
+            .cannotShrink:
             true
         case .noSuchEntry, .entryExists, .notDirectory, .isDirectory, .directoryNotEmpty,
             .nameTooLong, .tooManyLinks, .invalidArgument, .fileTooLarge, .noSpace, .readOnly,
             .noSuchAttribute, .attributeTooLarge, .notPermitted, .accessDenied, .notSupported,
-            .stale, .noDataBeyond, .busy:
+            .stale, .noDataBeyond, .busy, .interrupted:
             false
         }
     }

@@ -41,6 +41,7 @@ extension FormatDocumentTests {
         let bootID = VolumeUUID.random()
         block.compression = .codec(.zlib, level: 9)
         block.operations = 0x2122_2324_2526_2728
+        block.addressLimit = 0x3132_3334_3536_3738
         block.dataCopies = 2
         block.lease = Superblock.MountLease(
             host: "host", bootID: bootID, time: 0x1112_1314_1516_1718, processID: 0x191A_1B1C)
@@ -84,7 +85,8 @@ extension FormatDocumentTests {
                 "lease boot id": .bytes(bytes(bootID)),
                 "lease time": .number(0x1112_1314_1516_1718),
                 "lease process": .number(0x191A_1B1C), "device table": .bytes(table),
-                "operations": .number(block.operations), "data copies": .number(2),
+                "operations": .number(block.operations),
+                "address limit": .number(block.addressLimit), "data copies": .number(2),
                 "codec": .number(3), "level": .number(9),
                 "checksum": .bytes(padded(littleEndian([checksum]), to: 32)),
             ])

@@ -107,8 +107,8 @@ import Testing
             Set(document.records.keys) == [
                 "Superblock", "Device entry", "Bitmap entry", "Node", "Slot", "Node pointer", "Key",
                 "Inode record", "Directory record", "Directory entry", "Link record",
-                "Extent record", "Share record", "Bad block record", "Damage record",
-                "Module record", "Attribute place",
+                "Extent record", "Share record", "Remap record", "Bad block record",
+                "Damage record", "Module record", "Attribute place",
                 "Attribute record",
                 "Attribute continuation",
                 "Journal record", "Journal transaction", "Journal update",
@@ -184,7 +184,7 @@ import Testing
         let types: [String: ItemType] = [
             "orphan": .orphan, "inode": .inode, "inline data": .inlineData,
             "attribute": .attribute, "link": .link, "directory entry": .directoryEntry,
-            "extent": .extent, "share": .share,
+            "extent": .extent, "share": .share, "remap": .remap,
             "bad blocks": .badBlocks, "damage": .damage, "module": .module,
         ]
         let table = try document.table("object")
@@ -285,7 +285,7 @@ import Testing
         #expect(inner.node.view.u16(try document.offset("Node", "garbage")) == 2)
 
         let validator = NodeValidator(
-            layout: layout, internalUUID: uuid, checksumKind: .crc32c)
+            geometry: VolumeGeometry(layout), internalUUID: uuid, checksumKind: .crc32c)
         let expectation = NodeValidator.Expectation(
             pointer: page.pointer(.crc32c), tree: .files, lower: nil, upper: nil)
         try refuse(
@@ -432,7 +432,6 @@ import Testing
             fixed: [
                 "version", "kind", "codec", "sum kind", "replicas", "blocks", "stored blocks",
                 "whole",
-                "unused",
             ], variables
         ) { _ = try ExtentRecord(decoding: $0, inode: 1, layout: layout) }
         let promise = ExtentRecord(promised: 3, copies: 2, sumKind: .crc32c).encoded()

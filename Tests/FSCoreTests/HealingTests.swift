@@ -151,7 +151,7 @@ import Testing
         let volume = try open()
         try volume.close()
         let store = BitmapStore(
-            device: device, checksum: volume.checksum, layout: layout,
+            device: device, checksum: volume.checksum, geometry: VolumeGeometry(layout),
             root: try SuperblockStore.newest(device, modules: .standard).bitmapRoot,
             errors: volume.errors, health: volume.health)
         _ = try store.entry(ofRegion: 0)

@@ -142,6 +142,65 @@ internal import Testing
         }
     }
 
+    /// Blocks that are released while they are copied, by runs that shrink and grow.
+    @Test func movesOfReleasedBlocksAreCaught() throws {
+        var random = SeededRandom(seed: 1)
+        for seed in 0..<20 as Range<UInt64> {
+            let run = try CrashRun(seed: 700 + seed, byteCount: 48 << 20)
+            run.options.brokenRules = .releasedBlocksMoved
+            run.operationsDuringCheckpoint = 6
+            run.sizes = [.minimum, .more(3 << 20), .bytes(48 << 20)]
+            run.resizeEvery = 15
+            // The breach may already show while nothing has crashed.
+            guard (try? run.record(operations: 240, synchronizeEvery: 7, closes: true)) != nil
+            else { return }
+            if run.problem(afterCrashAt: run.device.eventCount, .everything, random: &random) != nil
+            {
+                return
+            }
+        }
+        Issue.record("not caught")
+    }
+
+    /// A volume that has grown again, before its blocks have come home, is filled up.
+    @Test(arguments: [false, true]) func numbersOfMovedBlocksAreTaken(isBroken: Bool) throws {
+        var options = CrashRun.openOptions
+        if isBroken { options.brokenRules = .movedNumbersReused }
+        let device = MemoryBlockDevice(byteCount: 48 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        var random = SeededRandom(seed: 1)
+        let volume = try Volume.open(device, modules: .standard, options: options)
+        let fs = volume.fileSystem
+        func write(_ name: String, _ content: [UInt8]) throws -> InodeNumber {
+            let inode = try Array(name.utf8).withView {
+                try fs.create($0, in: .root, NewInode(mode: FileKind.regular.modeBits | 0o644))
+                    .inode
+            }
+            _ = try content.withView { try fs.write(inode, at: 0, $0) }
+            return inode
+        }
+        var files: [(InodeNumber, [UInt8])] = []
+        for index in 0..<18 {
+            let content = random.bytes(1 << 20)
+            files.append((try write("file\(index)", content), content))
+        }
+        _ = try volume.resize(.minimum)
+        #expect(throws: FSError.interrupted) {
+            _ = try volume.resize(.bytes(48 << 20), isCancelled: { true })
+        }
+        for index in 0..<200 {
+            do { _ = try write("more\(index)", random.bytes(1 << 20)) } catch { break }
+        }
+        let isIntact = files.allSatisfy { inode, content in
+            let buffer = ByteBuffer(count: content.count)
+            let count = try? fs.read(inode, at: 0, into: buffer.bytes)
+            return count == content.count && buffer.view.toArray() == content
+        }
+        try? volume.close()
+        let finds = try checkerProblem(device) != nil
+        #expect((isIntact && !finds) == !isBroken)
+    }
+
     /// Nodes that replay needs first, and data that lies, since the last checkpoint, where it looks
     /// for room for them.
     @Test(arguments: [false, true]) func noClaimingPass(isBroken: Bool) throws {

@@ -22,8 +22,14 @@ public final class CrashRun {
     ]
     /// Operations that run in the middle of each checkpoint, between its freeze and its writes.
     public var operationsDuringCheckpoint = 0
+    /// Sizes that the volume gets in turn, each after so many operations.
+    public var sizes: [ResizeTarget] = []
+    public var resizeEvery = 0
     /// Where the recording begins: the volume as it was first opened.
     public private(set) var firstEvent = 0
+    /// How often the size has changed, and how much was moved for that.
+    public private(set) var resizes = 0
+    public private(set) var movedBytes: UInt64 = 0
     /// What the run has written to the journal.
     public private(set) var journal = JournalStatus()
 
@@ -95,6 +101,14 @@ public final class CrashRun {
             history.add(session.model, atEvent: device.eventCount)
             let current = history.lastOperation
             if case .synchronize? = session.lastOperation { synchronized(current) }
+            if !inside.isRunning, !sizes.isEmpty, number % resizeEvery == 0 {
+                inside.isExpected = true
+                defer { inside.isExpected = false }
+                inside.frozen = current
+                try resize(volume, to: sizes[number / resizeEvery % sizes.count])
+                synchronized(inside.frozen)
+                if let failure = inside.failure { throw failure }
+            }
             guard !inside.isRunning, number % interval == 0 else { return }
             inside.isExpected = true
             defer { inside.isExpected = false }
@@ -121,6 +135,19 @@ public final class CrashRun {
             inside.body = nil
             try volume.close()
             synchronized(history.lastOperation)
+        }
+    }
+
+    /// What does not fit is refused; the rest of the run goes on in the old size.
+    private func resize(_ volume: Volume, to target: ResizeTarget) throws(FSError) {
+        do throws(FSError) {
+            movedBytes += try volume.resize(target).movedBytes
+            resizes += 1
+        } catch {
+            switch error {
+            case .cannotShrink, .noSpace: return
+            default: throw error
+            }
         }
     }
 

@@ -9,7 +9,7 @@
 public import FSCore
 
 public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
-    public let byteCount: UInt64
+    public var byteCount: UInt64 { lock.withLock { size } }
     public let sectorSize: Int
     public let name: String
     public let isReadOnly = false
@@ -33,6 +33,9 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
     // All guarded by the lock.
     private let lock = Mutex()
     private var current: BlockImage
+    private var size: UInt64
+    /// What a crash leaves may be from when the device was this long.
+    private var largestSize: UInt64
     private var log: [Event] = []
     /// The durable contents just before some events, so that no crash needs the whole log.
     private var bases: [(event: Int, image: BlockImage)]
@@ -50,7 +53,8 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
 
     init(_ image: BlockImage, byteCount: UInt64, sectorSize: Int, name: String) {
         precondition(byteCount % UInt64(BlockImage.blockSize) == 0)
-        self.byteCount = byteCount
+        size = byteCount
+        largestSize = byteCount
         self.sectorSize = sectorSize
         self.name = name
         current = image
@@ -94,7 +98,7 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
             case .fail: throw failure(.write, offset)
             case .loseWrite: return
             case .misdirectWrite(let distance):
-                let last = byteCount / UInt64(BlockImage.blockSize) - UInt64(write.blocks.count)
+                let last = size / UInt64(BlockImage.blockSize) - UInt64(write.blocks.count)
                 write.firstBlock = min(write.firstBlock &+ distance, last)
             case .flipBit(let bit):
                 let index = bit % (write.blocks.count * BlockImage.blockSize * 8)
@@ -132,6 +136,22 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
                     record(DeviceWrite($0, at: offset + block * UInt64(BlockImage.blockSize)))
                 }
             }
+        }
+    }
+
+    /// Longer at once, as a file whose length is flushed with what is written to it; what is cut off
+    /// turns into garbage, of which a crash may bring back any part.
+    public func resize(to bytes: UInt64) throws(FSError) {
+        lock.withLock {
+            let garbage = BlockImage.Block(repeating: 0xDD, count: BlockImage.blockSize)
+            let first = bytes / UInt64(BlockImage.blockSize)
+            for number in current.blocks.keys.sorted() where number >= first {
+                garbage.withView {
+                    record(DeviceWrite($0, at: number * UInt64(BlockImage.blockSize)))
+                }
+            }
+            size = bytes
+            largestSize = max(largestSize, bytes)
         }
     }
 
@@ -286,7 +306,7 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
             }
         }
         return SimulatedBlockDevice(
-            image, byteCount: byteCount, sectorSize: self.sectorSize,
+            image, byteCount: lock.withLock { largestSize }, sectorSize: self.sectorSize,
             name: "\(name), crashed after event \(event)")
     }
 

@@ -39,7 +39,7 @@ import Testing
 
     /// Modules that each target may import; the standard library needs no mention.
     private static let allowedImports: [(folder: String, modules: Set<String>)] = [
-        ("Sources/FSCore", ["Glibc", "CLinux"]),
+        ("Sources/FSCore", ["Glibc", "CLinux", "Synchronization"]),
         (
             "Sources/FSModules",
             [

@@ -21,6 +21,10 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case shareCountWrong = 1206
     case badBlockRecordBad = 1208
     case damageRecordBad = 1209
+    case remapRecordBad = 1220
+    case remapUnreferenced = 1221
+    case remapTargetMoved = 1222
+    case addressBeyondEnd = 1223
     // 1300: inodes
     case inodeRecordBad = 1301
     case itemWithoutInode = 1302
@@ -147,6 +151,26 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
             (
                 .error, "a count of references to shared blocks is wrong",
                 "A block is referred to more or less often than recorded: too high keeps space from being freed, too low could free a block that is in use."
+            )
+        case .remapRecordBad:
+            (
+                .error, "a record of moved blocks is wrong",
+                "An item that says where blocks were moved to, when the volume was made smaller, cannot be decoded, overlaps another or should not be there. What refers to the blocks may not find them."
+            )
+        case .remapUnreferenced:
+            (
+                .warning, "moved blocks that nothing refers to",
+                "The space is lost until it is freed; nothing else is wrong."
+            )
+        case .remapTargetMoved:
+            (
+                .error, "blocks were moved to a place that was moved itself",
+                "One of the two moves hides the other: what is read there is not what was written."
+            )
+        case .addressBeyondEnd:
+            (
+                .fatal, "something refers to blocks behind the end of the volume",
+                "The volume was made smaller, and these blocks were not moved: their contents are lost, unless another copy is left."
             )
         case .inodeRecordBad:
             (

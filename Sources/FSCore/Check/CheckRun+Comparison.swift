@@ -13,6 +13,7 @@ extension CheckRun {
     func volumeItem(_ key: Key, _ value: ByteView) -> Bool {
         switch key.type {
         case .share: share(key, value)
+        case .remap: remap(key, value)
         case .module:
             do throws(FSError) { _ = try ModuleRecord(key, decoding: value) } catch {
                 report(.moduleRecordBad, "\(error)")

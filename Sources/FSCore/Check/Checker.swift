@@ -17,10 +17,10 @@ public enum Checker {
         isCancelled: () -> Bool = { false }, progress: (CheckProgress) -> Void = { _ in }
     ) throws(FSError) -> CheckReport {
         let superblock = try SuperblockStore.newest(device, modules: modules)
-        let layout = DiskLayout(blockCount: superblock.blockCount)
+        let layout = superblock.layout
         let store = BitmapStore(
             device: device, checksum: modules.requiredChecksum(superblock.checksumKind),
-            layout: layout, root: superblock.bitmapRoot, errors: ErrorLog())
+            geometry: VolumeGeometry(layout), root: superblock.bitmapRoot, errors: ErrorLog())
         var findings = superblockFindings(device, modules: modules)
         var operations: UInt64 = 0
         do throws(FSError) {
@@ -111,7 +111,10 @@ final class CheckRun {
 
     private(set) var result = CheckReport()
     var reachable: [UInt64: ByteBuffer] = [:]
-    private var visitedBlocks: UInt64 = 0
+    var visitedBlocks: UInt64 = 0
+    /// Of the state that is checked, and which of their sources something refers to.
+    let remaps = RemapTable()
+    var referredSources: [UInt64: ByteBuffer] = [:]
     var inodes: [UInt64: Facts] = [:]
     var orphans: Set<UInt64> = []
     var promised: UInt64 = 0
@@ -139,17 +142,19 @@ final class CheckRun {
         _ isCancelled: @escaping () -> Bool, _ progress: @escaping (CheckProgress) -> Void,
         _ leaf: @escaping (UInt64) throws(FSError) -> ByteBuffer
     ) {
+        // A volume in use translates for itself.
+        let device = device is RemappedBlockDevice ? device : RemappedBlockDevice(device, remaps)
         self.device = device
         self.modules = modules
         self.superblock = superblock
         self.isCancelled = isCancelled
         self.progress = progress
         self.leaf = leaf
-        layout = DiskLayout(blockCount: superblock.blockCount)
+        layout = superblock.layout
         nameHash = modules.nameHash(superblock.nameHashKey)
         nodes = NodeStore(
             device: device, checksum: modules.requiredChecksum(superblock.checksumKind),
-            layout: layout, internalUUID: superblock.internalUUID,
+            geometry: VolumeGeometry(layout), internalUUID: superblock.internalUUID,
             cache: PageCache(byteLimit: 0), errors: ErrorLog())
     }
 
@@ -181,6 +186,7 @@ final class CheckRun {
         tell("names")
         checkInodes()
         checkShares()
+        checkRemaps()
         tell("bitmap")
         checkBitmap()
         if shouldStop() { return }
@@ -247,23 +253,6 @@ final class CheckRun {
                 }
             } catch { report(.nodeReplicaBad, "\(error)") }
         }
-    }
-
-    /// Notes that a run is in use; false if part of it already was.
-    @discardableResult
-    func mark(_ run: BlockRun, _ issue: CheckIssue) -> Bool {
-        let region = run.start.block / DiskLayout.regionBlocks
-        let start = Int(run.start.block % DiskLayout.regionBlocks)
-        let buffer = reachable[region] ?? ByteBuffer(count: DiskFormat.blockSize)
-        reachable[region] = buffer
-        let bits = BlockBits(buffer.bytes)
-        visitedBlocks += run.count
-        guard bits.isClear(start, Int(run.count)) else {
-            report(issue, "blocks \(run.start.block) to \(run.start.block + run.count - 1)")
-            return false
-        }
-        bits.set(start, Int(run.count))
-        return true
     }
 
     // MARK: Items

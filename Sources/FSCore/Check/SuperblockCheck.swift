@@ -26,10 +26,10 @@ extension Checker {
     /// The same of a volume in use. A place may be looked at just while a checkpoint writes it, so
     /// what seems bad is looked at again.
     public static func superblockFindings(_ volume: Volume) -> [CheckFinding] {
-        let first = superblockFindings(volume.device, modules: volume.modules)
+        let first = superblockFindings(volume.physical, modules: volume.modules)
         guard !first.isEmpty else { return [] }
         usleep(writeMicroseconds)
-        let second = superblockFindings(volume.device, modules: volume.modules)
+        let second = superblockFindings(volume.physical, modules: volume.modules)
         return second.filter { found in first.contains { $0.message == found.message } }
     }
 }

@@ -27,6 +27,11 @@ public protocol BlockDevice: AnyObject, Sendable {
     func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool
     /// Makes every write that returned before this call durable.
     func flush() throws(FSError)
+    /// Makes the device this long (a multiple of 4096): an image file is extended or cut. What has a
+    /// size of its own must have at least this one.
+    func resize(to bytes: UInt64) throws(FSError)
+    /// Reads the size again, of what others may have enlarged.
+    func refresh() throws(FSError)
     /// Tells the device that a range holds nothing of value; it may read as anything afterwards.
     func discard(at offset: UInt64, count: UInt64) throws(FSError)
 }
@@ -40,6 +45,10 @@ extension BlockDevice {
         return check.view.equals(source)
     }
 
+    public func resize(to bytes: UInt64) throws(FSError) {
+        guard bytes <= byteCount else { throw .device(.resize, errno: 95, offset: bytes) }
+    }
+    public func refresh() throws(FSError) {}
     /// One write after the other, for devices without a vectored call.
     public func write(parts: [ByteView], at offset: UInt64) throws(FSError) {
         var position = offset

@@ -5,12 +5,14 @@
 /// - Invariant: a short read or write is carried on or reported, never passed over.
 internal import CLinux
 internal import Glibc
+internal import Synchronization
 
 @safe
 public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
     public enum Access: Sendable { case readOnly, readWrite }
 
-    public private(set) var byteCount: UInt64
+    public var byteCount: UInt64 { size.load(ordering: .relaxed) }
+    private let size: Atomic<UInt64>
     public let sectorSize: Int
     public let name: String
     public let isReadOnly: Bool
@@ -43,7 +45,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
         if isBlockDevice, access == .readWrite, lock { flags |= O_EXCL }
         descriptor = unsafe open(path, flags)
         guard descriptor >= 0 else { throw failure() }
-        byteCount = 0
+        let found: UInt64
         var sector: Int32 = 512
         if lock, flock(descriptor, (access == .readOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0 {
             let error = failure()
@@ -52,8 +54,8 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
         }
         // Only now is the file ours, and its size what it will be.
         if isBlockDevice {
-            var size: UInt64 = 0
-            guard unsafe ioctl(descriptor, Self.blkGetSize64, &size) == 0 else {
+            var bytes: UInt64 = 0
+            guard unsafe ioctl(descriptor, Self.blkGetSize64, &bytes) == 0 else {
                 let error = failure()
                 Glibc.close(descriptor)
                 throw error
@@ -65,15 +67,16 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
                 Glibc.close(descriptor)
                 throw .device(.open, errno: EROFS, offset: 0)
             }
-            byteCount = size & ~4095
+            found = bytes & ~4095
         } else {
             guard unsafe fstat(descriptor, &status) == 0 else {
                 let error = failure()
                 Glibc.close(descriptor)
                 throw error
             }
-            byteCount = UInt64(status.st_size) & ~4095
+            found = UInt64(status.st_size) & ~4095
         }
+        size = Atomic(found)
         sectorSize = Int(sector)
     }
 
@@ -87,12 +90,35 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
         }
     }
 
-    /// Sets the size of an image file.
     public func resize(to bytes: UInt64) throws(FSError) {
-        guard !isBlockDevice, ftruncate(descriptor, off_t(bytes)) == 0 else {
-            throw .device(.resize, errno: isBlockDevice ? EINVAL : errno, offset: bytes)
+        if isBlockDevice {
+            try refresh()
+            guard bytes <= byteCount else {
+                throw .device(.resize, errno: ENOSPC, offset: bytes)
+            }
+            return
         }
-        byteCount = bytes & ~4095
+        guard bytes <= UInt64(Int64.max), ftruncate(descriptor, off_t(bytes)) == 0 else {
+            throw .device(
+                .resize, errno: bytes <= UInt64(Int64.max) ? errno : EFBIG, offset: bytes)
+        }
+        size.store(bytes & ~4095, ordering: .relaxed)
+    }
+
+    public func refresh() throws(FSError) {
+        var bytes: UInt64 = 0
+        if isBlockDevice {
+            guard unsafe ioctl(descriptor, Self.blkGetSize64, &bytes) == 0 else {
+                throw .device(.resize, errno: errno, offset: 0)
+            }
+        } else {
+            var status = stat()
+            guard unsafe fstat(descriptor, &status) == 0 else {
+                throw .device(.resize, errno: errno, offset: 0)
+            }
+            bytes = UInt64(status.st_size)
+        }
+        size.store(bytes & ~4095, ordering: .relaxed)
     }
 
     public func read(into target: MutableByteView, at offset: UInt64) throws(FSError) {

@@ -1,7 +1,7 @@
 /// A device in memory, sparse: blocks that were never written take no room. For tests.
 @safe
 public final class MemoryBlockDevice: BlockDevice, @unchecked Sendable {
-    public let byteCount: UInt64
+    public var byteCount: UInt64 { lock.withLock { size } }
     public let sectorSize = 512
     public let name = "memory"
     public let isReadOnly = false
@@ -9,9 +9,22 @@ public final class MemoryBlockDevice: BlockDevice, @unchecked Sendable {
     /// Pieces of 64 KiB by number.
     private static let pieceSize = 65536
     private let lock = Mutex()
+    private var size: UInt64
     private var pieces: [UInt64: ByteBuffer] = [:]
 
-    public init(byteCount: UInt64) { self.byteCount = byteCount & ~4095 }
+    public init(byteCount: UInt64) { size = byteCount & ~4095 }
+
+    /// What was cut off reads as zeros when it comes back.
+    public func resize(to bytes: UInt64) throws(FSError) {
+        lock.withLock {
+            size = bytes & ~4095
+            let piece = UInt64(Self.pieceSize)
+            pieces = pieces.filter { $0.key * piece < size }
+            if size % piece != 0, let last = pieces[size / piece] {
+                last.bytes.zero(Int(size % piece), Int(piece - size % piece))
+            }
+        }
+    }
 
     public func read(into target: MutableByteView, at offset: UInt64) throws(FSError) {
         try check(.read, offset, target.count)

@@ -48,6 +48,8 @@ final class RetryingBlockDevice: BlockDevice, @unchecked Sendable {
             }
         }
     }
+    func resize(to bytes: UInt64) throws(FSError) { try device.resize(to: bytes) }
+    func refresh() throws(FSError) { try device.refresh() }
     func discard(at offset: UInt64, count: UInt64) throws(FSError) {
         try device.discard(at: offset, count: count)
     }

@@ -124,7 +124,7 @@ public final class FileSystem: @unchecked Sendable {
         // An inode costs a few hundred bytes in two copies.
         let freeInodes = min(available * 4, InodeNumber.limit)
         return VolumeStatistics(
-            totalBlocks: volume.layout.allocatableBlocks, freeBlocks: free,
+            totalBlocks: volume.allocator.totalBlocks, freeBlocks: free,
             availableBlocks: available, inodes: inodes + freeInodes, freeInodes: freeInodes)
     }
 

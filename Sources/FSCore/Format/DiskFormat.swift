@@ -47,7 +47,9 @@ public enum DiskFormat {
         public static let journal: UInt64 = 1 << 0
         /// Extents may be encoded.
         public static let encodedExtents: UInt64 = 1 << 2
-        public static let known = journal | encodedExtents
+        /// Blocks may have been moved: there are remaps, and addresses up to the limit of addresses.
+        public static let remap: UInt64 = 1 << 3
+        public static let known = journal | encodedExtents | remap
     }
 }
 

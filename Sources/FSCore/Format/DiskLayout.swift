@@ -42,11 +42,15 @@ public struct DiskLayout: Sendable, Equatable {
     static let firstCopyReserve: UInt64 = 16
 
     public let blockCount: UInt64
+    /// Addresses below this may be referred to. Above `blockCount` while the volume has remaps from
+    /// when it was larger.
+    public let addressLimit: UInt64
 
     /// - Precondition: `isSupported(blockCount)`; callers check untrusted sizes first.
-    public init(blockCount: UInt64) {
+    public init(blockCount: UInt64, addressLimit: UInt64 = 0) {
         precondition(Self.isSupported(blockCount))
         self.blockCount = blockCount
+        self.addressLimit = max(addressLimit, blockCount)
     }
 
     /// The largest supported size of at most `blocks`: a last region that could not hold its fixed
@@ -131,6 +135,12 @@ public struct DiskLayout: Sendable, Equatable {
         return runs
     }
 
+    /// Blocks of `region`, from its front on, behind which nothing is allocated.
+    func usableBlocks(inRegion region: UInt64) -> Int {
+        let first = region * Self.regionBlocks
+        return usableEnd > first ? Int(min(usableEnd - first, Self.regionBlocks)) : 0
+    }
+
     /// Where a journal of `blocks` blocks best begins: before the fixed blocks at 15 MiB if it fits
     /// there, else behind them.
     func journalGoal(_ blocks: UInt64) -> UInt64 {
@@ -138,13 +148,16 @@ public struct DiskLayout: Sendable, Equatable {
             ? Self.frontReserve : Self.firstCopyBase + Self.firstCopyReserve
     }
 
-    /// Whether a run of blocks lies inside the device and outside every fixed place: the test that
+    /// Behind the last block that can be allocated.
+    public var usableEnd: UInt64 { blockCount - Self.endReserve }
+
+    /// Whether a run of blocks was allocatable at the volume's present or largest size: the test that
     /// every address from the disk must pass.
     public func isAllocatable(_ run: BlockRun) -> Bool {
         let start = run.start.block
-        guard run.start.device == 0, run.count > 0, run.count <= blockCount,
-            start >= Self.frontReserve, start <= blockCount - run.count,
-            start + run.count <= blockCount - Self.endReserve
+        guard run.start.device == 0, run.count > 0, run.count <= addressLimit,
+            start >= Self.frontReserve, start <= addressLimit - run.count,
+            start + run.count <= addressLimit - Self.endReserve
         else { return false }
         if start < Self.firstCopyBase + Self.firstCopyReserve,
             start + run.count > Self.firstCopyBase

@@ -62,6 +62,8 @@ public struct ItemType: Equatable, Hashable, Sendable {
     // Items of the volume tree; the object is 0.
     /// `ShareRecord`; offset = block address.
     public static let share = ItemType(rawValue: 0x40)
+    /// `RemapRecord`; offset = block address.
+    public static let remap = ItemType(rawValue: 0x58)
     /// `BadBlockRecord`; offset = block address.
     public static let badBlocks = ItemType(rawValue: 0x60)
     /// `DamageRecord`; offset = block address of the first copy.

@@ -37,6 +37,8 @@
 ///                               capability, 31 reserved
 ///     1376 operations           u64    operations up to this one are in the trees
 ///     1384 reserved
+///     1448 address limit        u64    with remaps: blocks that addresses may name; else 0
+///     1456 reserved
 ///     1512 data copies          u8     of files that say nothing else: 1 or 2
 ///     1513 reserved
 ///     1576 compression          u8 codec, u8 level: of files and mounts that say nothing else
@@ -80,6 +82,8 @@ public struct Superblock: Equatable, Sendable {
     public var journalExtents: [BlockRun] = []
     /// Operations up to this one are in the trees.
     public var operations: UInt64 = 0
+    /// With remaps: the size up to which addresses may go; else 0.
+    public var addressLimit: UInt64 = 0
     public var errorCounters = ErrorCounters()
     /// Copies of the data of files that say nothing else.
     public var dataCopies: UInt8 = 1
@@ -132,6 +136,10 @@ public struct Superblock: Equatable, Sendable {
 
     /// The size of the (only) device in blocks.
     public var blockCount: UInt64 { devices[0].blockCount }
+    public var layout: DiskLayout {
+        DiskLayout(blockCount: blockCount, addressLimit: addressLimit)
+    }
+    static let spaceOffset = 1448
 
     // MARK: Decoding: bytes → unverified fields → a superblock that was checked
 
@@ -231,6 +239,8 @@ public struct Superblock: Equatable, Sendable {
         operations = try reader.u64()
         try reader.require(operations < 1 << 62, "operations")
         try reader.require(journalIncarnation < 1 << 62, "journal incarnation")
+        try reader.reserved(Self.spaceOffset - reader.offset)
+        addressLimit = try reader.u64()
         try reader.reserved(Self.dataCopiesOffset - reader.offset)
         dataCopies = try reader.u8()
         try reader.require(
@@ -241,7 +251,12 @@ public struct Superblock: Equatable, Sendable {
         try reader.require(
             DiskLayout.isSupported(blockCount),
             "device size of \(blockCount) blocks")
-        let layout = DiskLayout(blockCount: blockCount)
+        let hasRemaps = incompatible & DiskFormat.Incompatible.remap != 0
+        try reader.require(
+            hasRemaps
+                ? addressLimit >= blockCount && DiskLayout.isSupported(addressLimit)
+                : addressLimit == 0, "limit of addresses")
+        let layout = self.layout
         for root in [headRoot, volumeRoot] {
             try root.validate(layout, reader)
             try reader.require(root.checksumKind == checksumKind, "checksum kind of a root")
@@ -252,7 +267,9 @@ public struct Superblock: Equatable, Sendable {
             journalExtents.isEmpty == (incompatible & DiskFormat.Incompatible.journal == 0),
             "journal extents and feature bit")
         for (index, run) in journalExtents.enumerated() {
-            try reader.require(layout.isAllocatable(run), "journal extent")
+            try reader.require(
+                layout.isAllocatable(run) && run.start.block + run.count <= layout.usableEnd,
+                "journal extent")
             for other in journalExtents[..<index] {
                 try reader.require(
                     run.start + run.count <= other.start || other.start + other.count <= run.start,
@@ -336,6 +353,8 @@ public struct Superblock: Equatable, Sendable {
             writer.reserved(31)
         }
         writer.u64(operations)
+        writer.reserved(Self.spaceOffset - writer.offset)
+        writer.u64(addressLimit)
         writer.reserved(Self.dataCopiesOffset - writer.offset)
         writer.u8(dataCopies)
         writer.reserved(Self.compressionOffset - writer.offset)

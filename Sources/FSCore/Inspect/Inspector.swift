@@ -392,7 +392,8 @@ public enum Inspector {
     ) throws(FSError) -> Value {
         let reader = try VolumeReader(device, modules)
         let store = BitmapStore(
-            device: device, checksum: reader.nodes.checksum, layout: reader.layout,
+            device: device, checksum: reader.nodes.checksum,
+            geometry: VolumeGeometry(reader.layout),
             root: reader.superblock.bitmapRoot, errors: ErrorLog())
         var regions: [Value] = []
         for region in 0..<reader.layout.regionCount {
@@ -428,11 +429,22 @@ private struct VolumeReader {
 
     init(_ device: any BlockDevice, _ modules: ModuleSet) throws(FSError) {
         superblock = try SuperblockStore.newest(device, modules: modules)
-        layout = DiskLayout(blockCount: superblock.blockCount)
+        layout = superblock.layout
+        // The nodes of the volume tree are never moved.
+        let remaps = RemapTable()
         nodes = NodeStore(
-            device: device, checksum: modules.requiredChecksum(superblock.checksumKind),
-            layout: layout, internalUUID: superblock.internalUUID, cache: PageCache(byteLimit: 0),
+            device: RemappedBlockDevice(device, remaps),
+            checksum: modules.requiredChecksum(superblock.checksumKind),
+            geometry: VolumeGeometry(layout), internalUUID: superblock.internalUUID,
+            cache: PageCache(byteLimit: 0),
             errors: ErrorLog())
+        let layout = layout
+        guard superblock.incompatible & DiskFormat.Incompatible.remap != 0 else { return }
+        // Of a damaged volume as many as can be read.
+        try? items(Key(0, .remap, 0)...Key(0, .remap, .max), of: .volume) {
+            (key, value) throws(FSError) in
+            _ = remaps.insert(try RemapRecord(key, decoding: value, layout: layout))
+        }
     }
 
     func root(_ tree: TreeKind) -> NodeValidator.Expectation {
@@ -454,9 +466,10 @@ private struct VolumeReader {
         }
     }
 
-    /// Calls `body` with the head tree's items of a range, in order.
+    /// Calls `body` with the items of a range, in order.
     func items(
-        _ range: ClosedRange<Key>, _ body: (Key, ByteView) throws(FSError) -> Void
+        _ range: ClosedRange<Key>, of tree: TreeKind = .files,
+        _ body: (Key, ByteView) throws(FSError) -> Void
     ) throws(FSError) {
         func visit(_ expected: NodeValidator.Expectation) throws(FSError) {
             if let lower = expected.lower, range.upperBound < lower { return }
@@ -470,7 +483,7 @@ private struct VolumeReader {
                 for child in children(of: page, expected) { try visit(child) }
             }
         }
-        try visit(root(.files))
+        try visit(root(tree))
     }
 
     func record(_ inode: InodeNumber) throws(FSError) -> InodeRecord {

@@ -54,7 +54,7 @@ public struct ModuleSet: Sendable {
         }
         return try journal(
             JournalSetup(
-                device: device, layout: DiskLayout(blockCount: superblock.blockCount),
+                device: device, layout: superblock.layout,
                 internalUUID: superblock.internalUUID, extents: superblock.journalExtents,
                 recordSum: { recordSum(superblock, $0) }, brokenRules: brokenRules))
     }

@@ -28,6 +28,12 @@ public struct BlockRun: Hashable, Sendable {
         self.start = start
         self.count = count
     }
+    /// Of device 0.
+    init(_ blocks: Range<UInt64>) {
+        self.init(BlockAddress(block: blocks.lowerBound), UInt64(blocks.count))
+    }
+    /// Block numbers, without the device.
+    var blocks: Range<UInt64> { start.block..<start.block + count }
 }
 
 /// Counts checkpoints of a volume; never used twice (`docs/DESIGN.md`, two counters).

@@ -91,6 +91,21 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         }
     }
 
+    /// Calls `body` with the nodes on the way to `key`; returns the key where the next leaf begins.
+    func forEachPage(on key: Key, _ body: (Page) -> Void) throws(TreeFault) -> Key? {
+        var page = root
+        var lower: Key?
+        var upper: Key?
+        body(page)
+        while page.level > 0 {
+            let index = page.node.childIndex(for: key)
+            narrow(page, index, &lower, &upper)
+            page = try child(page, index, lower, upper)
+            body(page)
+        }
+        return upper
+    }
+
     /// The leaf for `key` and the key where the next leaf begins.
     private func leaf(for key: Key) throws(TreeFault) -> (page: Page, upper: Key?) {
         var page = root
@@ -229,6 +244,9 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         if let index = leaf.node.find(key) { leaf.node.remove(index) }
         shrink(path)
     }
+
+    /// Gives the nodes on the way to `key` new places, unless they have some of this window.
+    func touchPath(_ key: Key) { _ = touchedPath(key) }
 
     /// The way to the leaf for `key`, every node of it made changeable.
     private func touchedPath(_ key: Key) -> [Step] {

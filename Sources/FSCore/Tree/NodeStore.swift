@@ -11,7 +11,7 @@ package final class NodeStore: @unchecked Sendable {
     private let health: MediumHealth?
 
     init(
-        device: any BlockDevice, checksum: any Checksum, layout: DiskLayout,
+        device: any BlockDevice, checksum: any Checksum, geometry: VolumeGeometry,
         internalUUID: VolumeUUID, cache: PageCache, errors: ErrorLog,
         health: MediumHealth? = nil
     ) {
@@ -19,7 +19,7 @@ package final class NodeStore: @unchecked Sendable {
         self.device = device
         self.checksum = checksum
         validator = NodeValidator(
-            layout: layout, internalUUID: internalUUID, checksumKind: checksum.kind)
+            geometry: geometry, internalUUID: internalUUID, checksumKind: checksum.kind)
         self.cache = cache
         self.errors = errors
     }

@@ -4,7 +4,7 @@
 /// place could have been written at all, so that a crafted image can neither trap nor loop: levels
 /// fall strictly, keys stay in the parent's range, births do not exceed the pointer's.
 package struct NodeValidator {
-    let layout: DiskLayout
+    let geometry: VolumeGeometry
     let internalUUID: VolumeUUID
     /// Of the whole volume: pointers to nodes all have the same size.
     let checksumKind: ChecksumKind
@@ -71,9 +71,10 @@ package struct NodeValidator {
         try reader.require(
             page.isWithin(expected.lower, expected.upper), "keys outside of the parent's range")
         if page.level > 0 {
+            let layout = geometry.layout
             try reader.require(count > 0, "inner node without children")
             for index in 0..<count {
-                _ = try child(page, index, expected.pointer, reader)
+                _ = try child(page, index, expected.pointer, layout, reader)
             }
         }
     }
@@ -99,7 +100,8 @@ package struct NodeValidator {
 
     /// Decodes and checks the child pointer at `index` of an inner node.
     func child(
-        _ page: NodePage, _ index: Int, _ parent: NodePointer, _ outer: ByteReader
+        _ page: NodePage, _ index: Int, _ parent: NodePointer, _ layout: DiskLayout,
+        _ outer: ByteReader
     ) throws(FSError) -> NodePointer {
         var reader = ByteReader(page.value(index), .node, at: outer.location)
         let pointer = try NodePointer(&reader)

@@ -12,7 +12,8 @@ final class BitmapStore: @unchecked Sendable {
     private let errors: ErrorLog
     /// Nil: bad copies are left as they are.
     private let health: MediumHealth?
-    let layout: DiskLayout
+    private let geometry: VolumeGeometry
+    var layout: DiskLayout { geometry.layout }
 
     private let lock = Mutex()
     /// Held while a block is written to a slot, by a checkpoint or to heal it: a slot that was read a
@@ -39,13 +40,13 @@ final class BitmapStore: @unchecked Sendable {
     }
 
     init(
-        device: any BlockDevice, checksum: any Checksum, layout: DiskLayout, root: BitmapEntry,
-        errors: ErrorLog, health: MediumHealth? = nil
+        device: any BlockDevice, checksum: any Checksum, geometry: VolumeGeometry,
+        root: BitmapEntry, errors: ErrorLog, health: MediumHealth? = nil
     ) {
         self.health = health
         self.device = device
         self.checksum = checksum
-        self.layout = layout
+        self.geometry = geometry
         self.root = root
         self.errors = errors
     }
@@ -185,6 +186,28 @@ final class BitmapStore: @unchecked Sendable {
         }
     }
 
+    /// Forgets what lies behind `regions` regions, where nothing is allocated any more: if they ever
+    /// come back, they were never written.
+    func truncate(toRegions regions: UInt64, of all: UInt64) throws(FSError) {
+        for level in [DiskLayout.BitmapLevel.leaf, .zone, .group] {
+            func blocks(_ regions: UInt64) -> UInt64 {
+                (regions + level.leaves - 1) / level.leaves
+            }
+            for index in blocks(regions)..<max(blocks(all), blocks(regions)) {
+                let place = Place(level: level, index: index)
+                guard try entry(of: place) != BitmapEntry(), let parent = place.parent else {
+                    continue
+                }
+                let map = try map(at: parent)
+                lock.withLock {
+                    map.entries[Int(index % DiskLayout.mapFanout)] = BitmapEntry()
+                    map.isDirty = true
+                    maps[place] = nil
+                }
+            }
+        }
+    }
+
     private func write(
         _ place: Place, _ bytes: ByteView, _ changed: BitmapEntry
     ) throws(FSError) {
@@ -258,6 +281,24 @@ struct BlockBits {
             let mask = Self.mask($0, start, start + count)
             return word($0) & mask == mask
         }
+    }
+    /// Set bits before bit `end`.
+    func population(below end: Int) -> Int {
+        guard end > 0 else { return 0 }
+        return (0...(end - 1) / 64).reduce(0) {
+            $0 + (word($1) & Self.mask($1, 0, end)).nonzeroBitCount
+        }
+    }
+    /// The runs of set bits from `start` on.
+    func setRuns(from start: Int) -> [Range<Int>] {
+        var runs: [Range<Int>] = []
+        var position = firstSet(from: start, limit: Self.count)
+        while position < Self.count {
+            let end = min(firstClear(from: position), Self.count)
+            runs.append(position..<end)
+            position = firstSet(from: end, limit: Self.count)
+        }
+        return runs
     }
     var population: Int { (0..<Self.count / 64).reduce(0) { $0 + word($1).nonzeroBitCount } }
 

@@ -12,6 +12,8 @@
 /// 11 would bring back A of checkpoint 10 with B's bytes in it. So it is handed out again only when
 /// checkpoint 11, which no longer knows A's block, is durable.
 ///
+/// Numbers of blocks that have moved (`RemapTable`) are busy, too, without being committed.
+///
 /// - Invariant: committed ⊆ busy, in every region.
 /// - Invariant: between two checkpoints a block is allocated at most once.
 /// - Invariant: a barred block is never handed out.
@@ -19,23 +21,26 @@
 ///   is damage and latches the volume.
 @safe
 final class BlockAllocator: @unchecked Sendable {
-    private let store: BitmapStore
-    private let layout: DiskLayout
-    let floors: SpaceFloors
-
+    let store: BitmapStore
+    let remaps: RemapTable
     private let brokenRules: BrokenRules
 
-    private let lock = Mutex()
-    private var regions: [UInt64: Region] = [:]
+    let lock = Mutex()
+    /// What is handed out: the volume, or while it is being shrunk what will be left of it.
+    var layout: DiskLayout
+    var regions: [UInt64: Region] = [:]
     /// Regions whose bitmap is damaged in all copies: closed to allocation.
     private var closedRegions: Set<UInt64> = []
     /// Blocks that the medium does not keep: once they are free, they stay busy.
-    private var barred: Set<UInt64> = []
-    private var busyBlocks: UInt64
+    var badBlocks: Set<UInt64> = []
+    /// Of a volume that is about to be cut: what then is left.
+    var truncation: DiskLayout?
+    /// Within `layout`.
+    var busyBlocks: UInt64
     private var dataCursor: UInt64
     private var nodeCursors: [UInt64]
 
-    private final class Region {
+    final class Region {
         let committed: ByteBuffer
         let busy: ByteBuffer
         var free: Int
@@ -47,11 +52,13 @@ final class BlockAllocator: @unchecked Sendable {
         }
     }
 
-    init(store: BitmapStore, brokenRules: BrokenRules = []) {
+    init(
+        store: BitmapStore, remaps: RemapTable = RemapTable(), brokenRules: BrokenRules = []
+    ) {
         self.brokenRules = brokenRules
         self.store = store
+        self.remaps = remaps
         layout = store.layout
-        floors = SpaceFloors(allocatableBlocks: store.layout.allocatableBlocks)
         busyBlocks = store.root.used
         // Metadata grows from the front, its second copies from the middle, data from a quarter on.
         let total = store.layout.blockCount
@@ -66,6 +73,19 @@ final class BlockAllocator: @unchecked Sendable {
         lock.withLock { layout.allocatableBlocks - min(busyBlocks, layout.allocatableBlocks) }
     }
     var busyCount: UInt64 { lock.withLock { busyBlocks } }
+    var floors: SpaceFloors {
+        SpaceFloors(allocatableBlocks: lock.withLock { layout.allocatableBlocks })
+    }
+    var totalBlocks: UInt64 { lock.withLock { layout.allocatableBlocks } }
+
+    /// Counts the numbers of moved blocks, which the bitmap does not know.
+    func countSources() {
+        lock.withLock {
+            busyBlocks += remaps.sources(in: 0..<layout.usableEnd).reduce(0) {
+                $0 + UInt64($1.count)
+            }
+        }
+    }
 
     // MARK: Allocating
 
@@ -89,10 +109,11 @@ final class BlockAllocator: @unchecked Sendable {
         _ want: UInt64, copies: Int, goal: ReplicaList?, keeping keep: UInt64
     ) throws(FSError) -> (places: ReplicaList, count: UInt64) {
         let first = try allocateData(want, goal: goal?.first, keeping: keep)
+        let total = lock.withLock { layout.blockCount }
         var runs = [first]
         for index in 1..<max(copies, 1) {
             // The other end of the device, unless there is a run to be continued.
-            let far = (first.start.block + layout.blockCount / 2) % layout.blockCount
+            let far = (first.start.block + total / 2) % total
             let wanted = goal.flatMap { index < $0.count ? $0[index] : nil }
             do throws(FSError) {
                 runs.append(
@@ -138,7 +159,7 @@ final class BlockAllocator: @unchecked Sendable {
         return replicas
     }
 
-    private func cancel(_ replicas: ReplicaList) {
+    func cancel(_ replicas: ReplicaList) {
         for index in 0..<replicas.count {
             cancel(BlockRun(replicas[index], DiskFormat.blocksPerNode))
         }
@@ -150,6 +171,10 @@ final class BlockAllocator: @unchecked Sendable {
             let number = run.start.block / DiskLayout.regionBlocks
             // Closed to allocation, so nothing else can take the blocks.
             guard let region = try loadedRegion(number) else { return }
+            // Blocks that come home have been kept.
+            if remaps.sources(in: run.blocks).reduce(0, { $0 + $1.count }) == Int(run.count) {
+                return
+            }
             guard
                 BlockBits(region.busy.bytes).isClear(
                     Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
@@ -198,7 +223,9 @@ final class BlockAllocator: @unchecked Sendable {
             guard let state = try loadedRegion(region) else { continue }
             guard state.free >= Int(atLeast) else { continue }
             let from = step == 0 ? Int(start % DiskLayout.regionBlocks) : 0
-            let found = Self.run(in: BlockBits(state.busy.bytes), Int(want), from: from)
+            let found = Self.run(
+                in: BlockBits(state.busy.bytes), Int(want), from: from,
+                limit: layout.usableBlocks(inRegion: region))
             guard found.count >= Int(atLeast) else { continue }
             let run = BlockRun(
                 BlockAddress(block: region * DiskLayout.regionBlocks + UInt64(found.start)),
@@ -219,12 +246,13 @@ final class BlockAllocator: @unchecked Sendable {
     }
 
     /// The first clear run of `want` bits from `from` on, or the longest one.
-    private static func run(in busy: BlockBits, _ want: Int, from: Int) -> (start: Int, count: Int)
-    {
+    private static func run(
+        in busy: BlockBits, _ want: Int, from: Int, limit: Int
+    ) -> (start: Int, count: Int) {
         var best = (start: 0, count: 0)
         var position = busy.firstClear(from: from)
-        while position < BlockBits.count {
-            let limit = min(position + want, BlockBits.count)
+        while position < limit {
+            let limit = min(position + want, limit)
             let end = busy.firstSet(from: position, limit: limit)
             if end - position > best.count { best = (position, end - position) }
             if end == limit { break }
@@ -233,50 +261,39 @@ final class BlockAllocator: @unchecked Sendable {
         return best
     }
 
+    /// Numbers of blocks that have moved, as offsets into a region.
+    func takenNumbers(inRegion number: UInt64) -> [(start: Int, count: Int)] {
+        brokenRules.contains(.movedNumbersReused) ? [] : remaps.sources(inRegion: number)
+    }
+
     private func take(_ run: BlockRun) {
         let number = run.start.block / DiskLayout.regionBlocks
         guard let region = regions[number] else { return }
         BlockBits(region.busy.bytes).set(
             Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
         region.free -= Int(run.count)
-        busyBlocks += run.count
+        busyBlocks += usablePart(run)
         if brokenRules.contains(.bitAtAllocation) { setCommitted(run, true) }
     }
 
     private func free(_ run: BlockRun) {
+        busyBlocks -= min(busyBlocks, usablePart(run))
         guard let region = regions[run.start.block / DiskLayout.regionBlocks] else { return }
         BlockBits(region.busy.bytes).clear(
             Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
         region.free += Int(run.count)
-        busyBlocks -= run.count
-        if !barred.isEmpty { keepBarred(run, region) }
+        if !badBlocks.isEmpty { keepBadBlocks(run, region) }
     }
 
-    /// Never hands out these blocks again.
-    func bar(_ run: BlockRun) {
-        lock.lock()
-        defer { lock.unlock() }
-        guard let region = try? loadedRegion(run.start.block / DiskLayout.regionBlocks) else {
-            return
-        }
-        barred.formUnion(run.start.block..<run.start.block + run.count)
-        keepBarred(run, region)
-    }
-
-    private func keepBarred(_ run: BlockRun, _ region: Region) {
-        let bits = BlockBits(region.busy.bytes)
-        for block in run.start.block..<run.start.block + run.count where barred.contains(block) {
-            let bit = Int(block % DiskLayout.regionBlocks)
-            guard !bits.isSet(bit) else { continue }
-            bits.set(bit, 1)
-            region.free -= 1
-            busyBlocks += 1
-        }
+    /// How many blocks of a run count.
+    func usablePart(_ run: BlockRun) -> UInt64 {
+        let end = min(run.start.block + run.count, layout.usableEnd)
+        return end > run.start.block ? end - run.start.block : 0
     }
 
     /// The region's state; nil if its bitmap is damaged. Called and returning with the lock held,
     /// which is given up while the bitmap is read.
-    private func loadedRegion(_ number: UInt64) throws(FSError) -> Region? {
+    func loadedRegion(_ number: UInt64) throws(FSError) -> Region? {
         if let region = regions[number] { return region }
         if closedRegions.contains(number) { return nil }
         lock.unlock()
@@ -295,10 +312,15 @@ final class BlockAllocator: @unchecked Sendable {
         case .success(let committed):
             let busy = ByteBuffer(copying: committed.view)
             let bits = BlockBits(busy.bytes)
-            for run in layout.fixedRuns(inRegion: number) { bits.set(run.start, run.count) }
+            for run in store.layout.fixedRuns(inRegion: number) { bits.set(run.start, run.count) }
+            for run in takenNumbers(inRegion: number) { bits.set(run.start, run.count) }
             let region = Region(
                 committed: committed, busy: busy, free: BlockBits.count - bits.population)
             regions[number] = region
+            if !badBlocks.isEmpty {
+                let first = number * DiskLayout.regionBlocks
+                keepBadBlocks(BlockRun(first..<first + DiskLayout.regionBlocks), region)
+            }
             return region
         }
     }
@@ -336,6 +358,10 @@ final class BlockAllocator: @unchecked Sendable {
             }
         }
         let dirty = lock.withLock { regions.filter { $0.value.isDirty } }
+        if let truncation = lock.withLock({ truncation }) {
+            try store.truncate(
+                toRegions: truncation.regionCount, of: store.layout.regionCount)
+        }
         for (number, region) in dirty.sorted(by: { $0.key < $1.key }) {
             try store.store(region: number, region.committed)
             region.isDirty = false
@@ -346,15 +372,19 @@ final class BlockAllocator: @unchecked Sendable {
 
     /// Makes released blocks available again: their checkpoint is durable and no read is left that
     /// began before.
-    func reuse(_ runs: [BlockRun]) {
-        lock.withLock { for run in runs { free(run) } }
+    func reuse(_ freed: ReadEpochs.Freed) {
+        lock.withLock {
+            for run in freed.runs { free(run) }
+            remaps.forget(freed.remaps)
+            for remap in freed.remaps { free(BlockRun(remap.source..<remap.end)) }
+        }
     }
 
     /// The committed bitmap of every region with allocated blocks, for a check beside running
     /// operations. No checkpoint may run meanwhile.
     func committedLeaves() -> [UInt64: Result<ByteBuffer, FSError>] {
         var leaves: [UInt64: Result<ByteBuffer, FSError>] = [:]
-        for number in 0..<layout.regionCount {
+        for number in 0..<store.layout.regionCount {
             let loaded = lock.withLock {
                 regions[number].map { ByteBuffer(copying: $0.committed.view) }
             }

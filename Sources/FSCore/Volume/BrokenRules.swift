@@ -25,6 +25,10 @@ package struct BrokenRules: OptionSet, Sendable {
     package static let sharesSkipped = BrokenRules(rawValue: 1 << 8)
     /// What is left of an encoded extent that was cut is no reference of its own.
     package static let partsNotReferenced = BrokenRules(rawValue: 1 << 16)
+    /// A block that was released since it was copied is moved all the same.
+    package static let releasedBlocksMoved = BrokenRules(rawValue: 1 << 20)
+    /// The number of a block that was moved is handed out while something refers to it.
+    package static let movedNumbersReused = BrokenRules(rawValue: 1 << 21)
     /// A record goes to the block of the record before it.
     package static let recordBlockRewritten = BrokenRules(rawValue: 1 << 7)
 }

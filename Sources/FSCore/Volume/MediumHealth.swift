@@ -12,7 +12,7 @@
 /// - Invariant: a failed heal does not latch the volume. What was bad is still bad.
 @safe
 package final class MediumHealth: @unchecked Sendable {
-    private let device: any BlockDevice
+    private let device: RemappedBlockDevice
     private let errors: ErrorLog
     private let lock = Mutex()
 
@@ -30,7 +30,7 @@ package final class MediumHealth: @unchecked Sendable {
     /// Hears of every heal and every loss.
     var report: @Sendable (VolumeEvent) -> Void = { _ in }
 
-    init(device: any BlockDevice, errors: ErrorLog) {
+    init(device: RemappedBlockDevice, errors: ErrorLog) {
         self.device = device
         self.errors = errors
     }
@@ -54,10 +54,13 @@ package final class MediumHealth: @unchecked Sendable {
                     continue
                 }
             } catch { errors.record(error) }
-            let run = BlockRun(BlockAddress(block: place >> 12), UInt64(good.count) >> 12)
-            lock.withLock {
-                if newBadBlocks.count < Self.knownLimit, !newBadBlocks.contains(run) {
-                    newBadBlocks.append(run)
+            let first = place >> 12
+            for part in device.remaps.translate(first..<first + UInt64(good.count) >> 12) {
+                let run = BlockRun(BlockAddress(block: part.start), part.count)
+                lock.withLock {
+                    if newBadBlocks.count < Self.knownLimit, !newBadBlocks.contains(run) {
+                        newBadBlocks.append(run)
+                    }
                 }
             }
             report(.damage("\(what()): the copy at device byte \(place) cannot be rewritten"))

@@ -36,6 +36,11 @@ public final class Transaction {
     /// Change of the volume's count of inodes, and of blocks promised by fallocate.
     package var inodeDelta: Int64 = 0
     package var promisedDelta: Int64 = 0
+    /// Whether it still makes sense, asked under the lock under which it is applied; for those that
+    /// only move blocks.
+    var condition: (() -> Bool)?
+    /// What there was before `settleRemaps`.
+    private var unsettled: (updates: Int, bytes: Int, released: [Release])?
     /// What the operation's memory takes over once the commit has succeeded.
     package var retained: InodeNumber?
     package var addedOrphans: [InodeNumber] = []
@@ -87,6 +92,19 @@ public final class Transaction {
         if let value { bytes.append(value) }
         updates.append(
             Update(tree: tree, key: key, value: value == nil ? nil : start..<bytes.count))
+    }
+
+    /// Begins to put what is released in terms of where blocks are now; anew when it was done before.
+    func beginSettling() -> [Release] {
+        if let unsettled {
+            updates.removeSubrange(unsettled.updates...)
+            bytes.removeSubrange(unsettled.bytes...)
+            released = unsettled.released
+        } else {
+            unsettled = (updates.count, bytes.count, released)
+        }
+        defer { released = [] }
+        return released
     }
 
     /// Makes this transaction an empty one, keeping its memory.

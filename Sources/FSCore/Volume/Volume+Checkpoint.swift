@@ -42,8 +42,9 @@ extension Volume {
     /// - Parameters:
     ///   - force: write a superblock even if nothing changed.
     ///   - unmounting: mark the volume as cleanly unmounted.
+    ///   - alter: changes the superblock that it writes.
     func checkpoint(
-        force: Bool, unmounting: Bool = false
+        force: Bool, unmounting: Bool = false, alter: (inout Superblock) -> Void = { _ in }
     ) throws(FSError) {
         let target = treeLock.shared { window.operations }
         stateLock.lock()
@@ -60,7 +61,7 @@ extension Volume {
             progress.isRunning = true
             progress.isWanted = false
             stateLock.unlock()
-            let result = performCheckpoint(unmounting: unmounting)
+            let result = performCheckpoint(unmounting: unmounting, alter: alter)
             stateLock.lock()
             progress.isRunning = false
             isForced = false
@@ -69,11 +70,13 @@ extension Volume {
         }
     }
 
-    private func performCheckpoint(unmounting: Bool) -> Result<Void, FSError> {
+    private func performCheckpoint(
+        unmounting: Bool, alter: (inout Superblock) -> Void
+    ) -> Result<Void, FSError> {
         let start = monotonicNanoseconds()
-        let cut = freeze(unmounting: unmounting)
-        options.duringCheckpoint?()
         do throws(FSError) {
+            let cut = try freeze(unmounting: unmounting)
+            options.duringCheckpoint?()
             let sums = try writeNodes(cut.pages)
             var next = stateLock.withLock {
                 var next = superblock
@@ -90,7 +93,7 @@ extension Volume {
             if let sum = sums[cut.volume.address] {
                 next.volumeRoot = cut.volume.pointer(checksumKind, checksum: sum)
             }
-            var released = cut.window.released
+            var released = cut.window.released + cut.window.moved
             if options.brokenRules.contains(.freeInFrozenBitmap) {
                 released += treeLock.shared { window.released }
             }
@@ -103,9 +106,10 @@ extension Volume {
             next.written = .now()
             next.devices[0].lastSequence = next.sequence.rawValue
             next.errorCounters = initialErrors.adding(errors.current)
+            alter(&next)
             if let journal { try journal.writeHome(cut.journal) }
             if !options.brokenRules.contains(.superblockBeforeTree) { try device.flush() }
-            try SuperblockStore.write(next, to: device, modules: modules)
+            try SuperblockStore.write(next, to: physical, modules: modules)
             try device.flush()
             journal?.retire(cut.journal, sequence: next.sequence)
             settle(cut, sums)
@@ -141,32 +145,34 @@ extension Volume {
         var journal: JournalCut
     }
 
-    private func freeze(unmounting: Bool) -> Cut {
-        treeLock.exclusive {
-            let pages = window.dirty.filter { $0.state == .dirty }
-            var published = window.published
-            for page in pages {
-                page.state = .frozen
-                for index in 0..<page.replicas.count {
-                    published.append(BlockRun(page.replicas[index], DiskFormat.blocksPerNode))
-                }
+    private func freeze(unmounting: Bool) throws(FSError) -> Cut {
+        try lockSettlingNodes()
+        defer { treeLock.unlock() }
+        let pages = window.dirty.filter { $0.state == .dirty }
+        var published = window.published
+        for page in pages {
+            page.state = .frozen
+            for index in 0..<page.replicas.count {
+                published.append(BlockRun(page.replicas[index], DiskFormat.blocksPerNode))
             }
-            // After a crash numbering goes on at the ceiling, so no number is ever used twice.
-            let ceiling =
-                unmounting
-                ? window.nextInode : min(window.nextInode + Self.inodeStride, InodeNumber.limit)
-            let cut = Cut(
-                window: window, pages: pages, published: published, head: head.root,
-                volume: volumeTree.root, inodeCeiling: ceiling,
-                journal: journal?.cut(window.operations)
-                    ?? JournalCut(operation: window.operations, offset: 0))
-            window.sequence = SuperblockSequence(window.sequence.rawValue + 1)
-            window.dirty = []
-            window.published = []
-            window.released = []
-            window.releasedBlocks = 0
-            return cut
         }
+        // After a crash numbering goes on at the ceiling, so no number is ever used twice.
+        let ceiling =
+            unmounting
+            ? window.nextInode : min(window.nextInode + Self.inodeStride, InodeNumber.limit)
+        let cut = Cut(
+            window: window, pages: pages, published: published, head: head.root,
+            volume: volumeTree.root, inodeCeiling: ceiling,
+            journal: journal?.cut(window.operations)
+                ?? JournalCut(operation: window.operations, offset: 0))
+        window.sequence = SuperblockSequence(window.sequence.rawValue + 1)
+        window.dirty = []
+        window.published = []
+        window.released = []
+        window.releasedBlocks = 0
+        window.moved = []
+        window.droppedRemaps = []
+        return cut
     }
 
     /// How far ahead of the last used inode number the durable ceiling stands.
@@ -218,7 +224,8 @@ extension Volume {
         }
         // Commits wait meanwhile, readers do not.
         treeLock.shared { cache.trim() }
-        let reusable = epochs.retire(cut.window.released)
+        let reusable = epochs.retire(
+            ReadEpochs.Freed(runs: cut.window.released, remaps: cut.window.droppedRemaps))
         if !reusable.isEmpty, !options.brokenRules.contains(.reuseBeforeCheckpoint) {
             allocator.reuse(reusable)
         }

@@ -21,7 +21,12 @@ extension Volume {
             var needed = 0
             var counted = PlannedPages()
             treeLock.lockExclusive()
-            do throws(FSError) { if !isReplayed { try requireWritable() } } catch {
+            do throws(FSError) {
+                if !isReplayed {
+                    try requireWritable()
+                    try settleRemaps(transaction)
+                }
+            } catch {
                 treeLock.unlock()
                 throw error
             }
@@ -75,7 +80,7 @@ extension Volume {
         }
     }
 
-    private func apply(_ transaction: Transaction) {
+    func applyUpdates(_ transaction: Transaction) {
         transaction.bytes.withView { (view) in
             for update in transaction.updates {
                 guard let tree = tree(update.tree) else { continue }
@@ -86,7 +91,12 @@ extension Volume {
                 }
             }
         }
+    }
+
+    private func apply(_ transaction: Transaction) {
+        applyUpdates(transaction)
         window.published += transaction.published
+        noteRemaps(transaction)
         for release in transaction.released { self.release(release.run, birth: release.birth) }
         window.inodeCount = UInt64(clamping: Int64(window.inodeCount) + transaction.inodeDelta)
         window.promisedBlocks = UInt64(
@@ -95,8 +105,17 @@ extension Volume {
     }
 
     func release(_ run: BlockRun, birth: BirthEpoch) {
-        if options.brokenRules.contains(.reuseBeforeCheckpoint) { allocator.reuse([run]) }
+        if options.brokenRules.contains(.reuseBeforeCheckpoint) {
+            allocator.reuse(ReadEpochs.Freed(runs: [run]))
+        }
         if let snapshots, !snapshots.isFreed(run, birth: birth, by: .head) { return }
+        free(run)
+    }
+
+    /// Nobody refers to these blocks any more.
+    func free(_ run: BlockRun) {
+        if hasMoved(run) { return window.moved.append(run) }
+        if let evacuation { evacuation.noteReleased(run) }
         window.released.append(run)
         window.releasedBlocks += run.count
     }
@@ -119,7 +138,7 @@ extension Volume {
     /// So much free space that a few places held ahead of need do not matter: 256 MiB.
     static let plentyBlocks: UInt64 = 65536
 
-    private func refillPool(
+    func refillPool(
         to needed: Int, _ space: SpaceClass, dirtyPages: Int
     ) throws(FSError) {
         // More than needed when space is plenty, so that most commits find the pool filled.
@@ -135,6 +154,7 @@ extension Volume {
 
     /// Adds a place to the pool. Under the exclusive tree lock.
     func stock(_ place: ReplicaList) {
+        guard !allocator.isBarred(place) else { return allocator.cancel(place) }
         cache.reserve(place.first)
         pool.put(place)
     }

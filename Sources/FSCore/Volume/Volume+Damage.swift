@@ -23,7 +23,7 @@ extension Volume {
             (try? items(BadBlockRecord.keys) { (key, value) throws(FSError) in
                 try BadBlockRecord(key, decoding: value, layout: layout)
             }) ?? []
-        for record in bad { allocator.bar(record.run) }
+        for record in bad { allocator.exclude(record.run) }
         health.load(storedDamage())
     }
 
@@ -58,7 +58,7 @@ extension Volume {
         for record in damage { transaction.put(record.key, record.encoded(), tree: .volume) }
         for run in badBlocks {
             let record = BadBlockRecord(run)
-            allocator.bar(run)
+            allocator.exclude(run)
             transaction.put(record.key, record.encoded(), tree: .volume)
         }
         guard (try? commit(transaction, .emergency)) == true else { return }

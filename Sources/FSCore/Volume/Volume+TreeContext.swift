@@ -63,7 +63,7 @@ extension Volume: TreeContext {
 
     private func releasePlaces(_ page: Page, of tree: CopyOnWriteTree) {
         for index in 0..<page.replicas.count {
-            release(
+            releaseNode(
                 BlockRun(page.replicas[index], DiskFormat.blocksPerNode), birth: page.node.birth)
         }
     }

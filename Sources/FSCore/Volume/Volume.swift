@@ -12,10 +12,14 @@
 /// but inode locks and the share lock is held over I/O.
 @safe
 public final class Volume: @unchecked Sendable {
-    let device: any BlockDevice
+    /// With blocks that have moved where they are now; superblocks are `physical`.
+    let device: RemappedBlockDevice
+    var physical: any BlockDevice { device.physical }
+    var remaps: RemapTable { device.remaps }
     let modules: ModuleSet
     let checksum: any Checksum
-    let layout: DiskLayout
+    let geometry: VolumeGeometry
+    var layout: DiskLayout { geometry.layout }
     package let nameHash: any NameHash
     /// Copies of the data of files that say nothing else.
     let defaultDataCopies: Int
@@ -31,6 +35,9 @@ public final class Volume: @unchecked Sendable {
     let allocator: BlockAllocator
     let epochs = ReadEpochs()
     let pool = NodePool()
+    /// While the volume is being shrunk; whether it has remaps. Guarded by the exclusive tree lock.
+    var evacuation: Evacuation?
+    var usesRemaps = false
 
     /// Guards the trees and everything in `window`.
     let treeLock = ReadWriteLock()
@@ -54,11 +61,12 @@ public final class Volume: @unchecked Sendable {
         set { shareFlagLock.withLock { shareFlag = newValue } }
     }
 
-    /// Guards `state`, `progress` and `superblock`; waits for checkpoints happen on it.
+    /// Guards `state`, `progress`, `isResizing` and `superblock`; waits for checkpoints happen on it.
     let stateLock = Mutex()
     var superblock: Superblock
     var state = State.online
     var progress = CheckpointProgress()
+    var isResizing = false
     private var timers: [WorkerThread] = []
     let wasCleanlyUnmounted: Bool
     /// Of files that say nothing else: as the mount says, or else the volume.
@@ -84,6 +92,11 @@ public final class Volume: @unchecked Sendable {
         var published: [BlockRun] = []
         var released: [BlockRun] = []
         var releasedBlocks: UInt64 = 0
+        /// Blocks that moved away, entries whose source nobody refers to any more, and nodes that
+        /// were left whose entries the next freeze deletes.
+        var moved: [BlockRun] = []
+        var droppedRemaps: [RemapRecord] = []
+        var droppedNodes: [BlockRun] = []
         /// Operations published so far, in their one order.
         var operations: UInt64
         var inodeCount: UInt64
@@ -103,7 +116,7 @@ public final class Volume: @unchecked Sendable {
         _ device: any BlockDevice, modules: ModuleSet, options: OpenOptions = OpenOptions(),
         observer: (any VolumeObserver)? = nil
     ) throws(FSError) -> Volume {
-        let device = RetryingBlockDevice(device)
+        let device = RemappedBlockDevice(RetryingBlockDevice(device), RemapTable())
         let (superblock, isOtherPairReadable) = try SuperblockStore.find(device, modules: modules)
         var options = options
         let unknown = superblock.readOnlyCompatible & ~DiskFormat.ReadOnlyCompatible.known
@@ -113,6 +126,7 @@ public final class Volume: @unchecked Sendable {
         if device.isReadOnly { options.readOnly = true }
         let volume = try Volume(device, modules, superblock, options, observer)
         try volume.loadRoots()
+        try volume.loadRemaps()
         volume.loadHealth()
         volume.backing = FileSystem(volume, volume.head)
         try volume.recover(isOtherPairReadable: isOtherPairReadable)
@@ -124,7 +138,7 @@ public final class Volume: @unchecked Sendable {
     }
 
     private init(
-        _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
+        _ device: RemappedBlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
         _ options: OpenOptions, _ observer: (any VolumeObserver)?
     ) throws(FSError) {
         journal = try modules.journal(device, superblock, options.brokenRules)
@@ -133,20 +147,22 @@ public final class Volume: @unchecked Sendable {
         self.superblock = superblock
         self.options = options
         self.observer = observer
-        layout = DiskLayout(blockCount: superblock.blockCount)
+        let geometry = VolumeGeometry(superblock.layout)
+        self.geometry = geometry
         checksum = modules.requiredChecksum(superblock.checksumKind)
         nameHash = modules.nameHash(superblock.nameHashKey)
         defaultDataCopies = Int(superblock.dataCopies)
         cache = PageCache(byteLimit: options.cacheBytes)
         health = MediumHealth(device: device, errors: errors)
         nodes = NodeStore(
-            device: device, checksum: checksum, layout: layout,
+            device: device, checksum: checksum, geometry: geometry,
             internalUUID: superblock.internalUUID, cache: cache, errors: errors,
             health: health)
         allocator = BlockAllocator(
             store: BitmapStore(
-                device: device, checksum: checksum, layout: layout, root: superblock.bitmapRoot,
-                errors: errors, health: health), brokenRules: options.brokenRules)
+                device: device, checksum: checksum, geometry: geometry,
+                root: superblock.bitmapRoot, errors: errors, health: health), remaps: device.remaps,
+            brokenRules: options.brokenRules)
         let reusesSequence =
             options.brokenRules.contains(.sequenceReusedAfterRecovery)
             && !superblock.isCleanlyUnmounted
@@ -185,7 +201,7 @@ public final class Volume: @unchecked Sendable {
     /// It also begins the journal anew, so that records from before are nothing from then on.
     private func start() throws(FSError) {
         ringIncarnation += 1
-        try checkpoint(force: true)
+        try checkpoint(force: true) { self.endRemaps(&$0) }
         if let journal {
             let (sequence, operations) = stateLock.withLock {
                 (superblock.sequence, superblock.operations)
@@ -257,8 +273,8 @@ public final class Volume: @unchecked Sendable {
     }
 
     func leave(_ token: ReadEpochs.Token) {
-        let runs = epochs.leave(token)
-        if !runs.isEmpty { allocator.reuse(runs) }
+        let freed = epochs.leave(token)
+        if !freed.isEmpty { allocator.reuse(freed) }
     }
 
     /// The value of an item as the transaction sees it.

@@ -22,7 +22,8 @@ public enum VolumeFormatter {
         let checksum = modules.requiredChecksum(options.checksumKind)
         let now = Timestamp.now()
         let store = BitmapStore(
-            device: device, checksum: checksum, layout: layout, root: BitmapEntry(),
+            device: device, checksum: checksum, geometry: VolumeGeometry(layout),
+            root: BitmapEntry(),
             errors: ErrorLog())
         let allocator = BlockAllocator(store: store)
 

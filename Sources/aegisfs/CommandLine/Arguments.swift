@@ -79,13 +79,18 @@ struct Arguments: Sendable {
                 break
             } else if token.hasPrefix("--") {
                 given.append(try scanLong(token, &rest, options, command))
-            } else if token.hasPrefix("-"), token.utf8.count > 1 {
+            } else if token.hasPrefix("-"), token.utf8.count > 1, !isNegativeSize(token) {
                 given += try scanShort(token, &rest, options, command)
             } else {
                 operands.append(token)
             }
         }
         return (given, operands)
+    }
+
+    /// `-5G`, which means less by so much. No option is a digit.
+    private static func isNegativeSize(_ token: String) -> Bool {
+        token.utf8.dropFirst().first.map { (0x30...0x39).contains($0) } ?? false
     }
 
     private static func scanLong(

@@ -4,7 +4,8 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, property, inspect, sync, explain, help, completion,
+        format, mount, umount, status, check, property, resize, inspect, sync, explain, help,
+        completion,
         daemon,
     ]
 
@@ -79,6 +80,21 @@ enum CommandTable {
         options: [.json, .progress, .quiet], operands: [target],
         examples: [Example("aegisfs check test.img", "an unmounted image")],
         exitCodes: [.damaged, .notFound, .busy, .interrupted], run: CheckVerb.run)
+
+    private static let resize = CommandSpec(
+        name: "resize", summary: "make a volume larger or smaller, mounted or not",
+        notes: [
+            "SIZE is as for format, with + or - relative to now; max is all of the device, min",
+            "the smallest size that holds what is there. An image file gets the same size.",
+            "Shrinking moves what is behind the new end; ended early, it moves it back.",
+        ],
+        options: [.dryRun, .yes, .rate, .json, .progress, .quiet, .exact],
+        operands: [target, OperandSpec("SIZE", "such as 20G, +5G, -512M, max or min")],
+        examples: [
+            Example("aegisfs resize mnt +10G", "a mounted volume, 10 GiB more"),
+            Example("aegisfs resize test.img min --dry-run", "how small it could be"),
+        ],
+        exitCodes: [.notFound, .busy, .needsConfirmation, .interrupted], run: ResizeVerb.run)
 
     private static let inspect = CommandSpec(
         name: "inspect", summary: "show what lies on a device, also on a damaged one",

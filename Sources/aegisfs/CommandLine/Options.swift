@@ -36,6 +36,10 @@ extension OptionSpec {
         "compression", "for files that say nothing else, such as zstd:3", value: "CODEC")
     static let force = OptionSpec("force", "overwrite what is there", short: "f")
 
+    // MARK: resize
+    static let yes = OptionSpec("yes", "go ahead without asking", short: "y")
+    static let rate = OptionSpec("rate", "move at most so much a second", value: "SIZE")
+
     // MARK: mount and umount
     static let mountOptions = OptionSpec(
         "options", "separated by commas; see above", short: "o", value: "OPTIONS",

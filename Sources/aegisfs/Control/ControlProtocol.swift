@@ -9,30 +9,37 @@
 ///     {"command": "sync"}                         make everything durable
 ///     {"command": "check"}                        check a consistent view of it
 ///     {"command": "remount", "read_only": true}   turn writing off or on
+///     {"command": "resize", "size": {"kind": "bytes", "bytes": N}, "rate_bps": N,
+///      "is_dry_run": true}                        change its size; kinds are bytes, more, less,
+///                                                 minimum and maximum
 ///     {"command": "mounts"}                       what is mounted where
 ///     {"command": "shutdown"}                     unmount, even if it is in use
 ///
 /// Answer: any number of progress lines, then one result or one error.
 ///
 ///     {"type": "progress", "progress": {"phase": "tree", "done_bytes": 1, "total_bytes": 2}}
-///     {"type": "result", "status": {...}}         or "check", "mounts", or nothing more
+///     {"type": "result", "status": {...}}         or "check", "resize", "mounts", or nothing more
 ///     {"type": "error", "error": {"code": 11, "message_id": "AEGIS-0030", "message": "...",
 ///                                 "hint": "..."}}
 ///
 /// Afterwards the client may send the next request. A request that does not arrive as a whole
 /// within ten seconds, or an answer that is not read for as long, ends the connection. A line that
 /// is no request is answered with an error; one that is too long also ends the connection. A field
-/// that is not known is ignored. A check ends early when its client closes the connection, and when
+/// that is not known is ignored. A check or a resize ends early when its client closes the connection, and when
 /// the volume is unmounted.
 
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
-        case status, sync, check, remount, mounts, shutdown
+        case status, sync, check, remount, resize, mounts, shutdown
     }
     var command: Command
     /// For `remount`.
     var readOnly: Bool?
+    /// For `resize`.
+    var size: ResizeSize?
+    var rateBps: UInt64?
+    var isDryRun: Bool?
 }
 
 /// One line of an answer.
@@ -42,6 +49,7 @@ struct ControlReply: Codable, Sendable {
     var progress: ProgressReporter.Step?
     var status: StatusDocument?
     var check: CheckDocument?
+    var resize: ResizeDocument?
     var mounts: [MountRecord]?
     var error: FailureDocument?
 

@@ -190,6 +190,7 @@ final class MountDaemon: ControlService {
                 guard let isReadOnly = request.readOnly else { throw .invalidArgument }
                 try volume.setReadOnly(isReadOnly)
                 registration.update { $0.isReadOnly = isReadOnly }
+            case .resize: reply.resize = try resize(request, isCancelled, progress)
             case .mounts:
                 reply.mounts = [record]
             case .shutdown:
@@ -201,8 +202,31 @@ final class MountDaemon: ControlService {
                 .failed, .remountRefused,
                 "\(record.device) was mounted read-only, and cannot become writable in place",
                 hint: "'aegisfs umount \(record.mountpoint)', then mount it again without ro")
+        } catch .busy where request.command == .resize {
+            throw Failure(.busy, .resizeRunning, "\(record.device) is being resized already")
         } catch { throw Failure(error, target: record.device) }
         return reply
+    }
+
+    private func resize(
+        _ request: ControlRequest, _ isCancelled: () -> Bool,
+        _ progress: (ProgressReporter.Step) -> Void
+    ) throws(FSError) -> ResizeDocument {
+        guard let target = request.size?.target else { throw .invalidArgument }
+        if request.isDryRun == true {
+            return ResizeDocument(try volume.planResize(target), isDryRun: true)
+        }
+        let result = withoutActuallyEscaping(isCancelled) { isCancelled in
+            withoutActuallyEscaping(progress) { progress -> Result<ResizePlan, FSError> in
+                do throws(FSError) {
+                    return .success(
+                        try volume.resize(
+                            target, rate: request.rateBps, isCancelled: isCancelled,
+                            progress: { progress(ProgressReporter.Step($0)) }))
+                } catch { return .failure(error) }
+            }
+        }
+        return ResizeDocument(try result.get(), isDryRun: false)
     }
 }
 

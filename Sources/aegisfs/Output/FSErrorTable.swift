@@ -73,6 +73,13 @@ extension Failure {
                 .failed, .refused, sentence,
                 hint: "unmount it and mount it again without --read-only")
         case .busy: self.init(.busy, .locked, sentence)
+        case .interrupted: self.init(.interrupted, .interrupted, sentence)
+        case .cannotShrink(let bytes, let minimum):
+            self.init(
+                .failed, .cannotShrink,
+                "\(target) cannot shrink to \(SizeFormatter.string(bytes)): what it holds needs "
+                    + "\(SizeFormatter.string(minimum)) (\(minimum) bytes)",
+                hint: "delete something on it first, or shrink it to \(minimum)B")
         case .accessDenied, .notPermitted:
             self.init(
                 .failed, .permissionDenied, sentence, hint: "run it as root, or as the owner")

@@ -67,6 +67,10 @@ enum MessageID: String, CaseIterable, Sendable {
     case noProperty = "AEGIS-0250"
     case dataLost = "AEGIS-0251"
 
+    case cannotShrink = "AEGIS-0350"
+    case shrinkUnconfirmed = "AEGIS-0351"
+    case resizeRunning = "AEGIS-0352"
+
     /// One line.
     var summary: String { text.summary }
     /// What happened, what it means for the data, and what to do.
@@ -412,6 +416,25 @@ enum MessageID: String, CaseIterable, Sendable {
                 "the control socket did not understand the request",
                 "A client wrote something that is not in the protocol, or speaks that of another "
                     + "version."
+            )
+        case .cannotShrink:
+            (
+                "the volume cannot become so small",
+                "What it holds, its journal and the reserves of a volume need the size that the "
+                    + "message names, which is exact. Delete something, or choose a larger size. "
+                    + "Nothing was changed."
+            )
+        case .shrinkUnconfirmed:
+            (
+                "shrinking needs a yes",
+                "Shrinking moves what lies behind the new end, and then cuts an image file there. "
+                    + "Nothing is lost by it, but it may take long. --yes confirms it."
+            )
+        case .resizeRunning:
+            (
+                "another resize is running",
+                "The volume's size is being changed already. Wait for it, or cancel it where it "
+                    + "was started."
             )
         }
     }
