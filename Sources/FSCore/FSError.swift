@@ -92,7 +92,7 @@ public struct Corruption: Equatable, Sendable {
         /// Id of a snapshot or head.
         case snapshot
         /// Offset of the item's key.
-        case module
+        case module, damage
     }
     public var structure: Structure
     /// Device byte offset for blocks and nodes, inode number for items.

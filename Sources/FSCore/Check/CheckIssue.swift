@@ -19,6 +19,8 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case blockUsedTwice = 1204
     case shareRecordBad = 1205
     case shareCountWrong = 1206
+    case badBlockRecordBad = 1208
+    case damageRecordBad = 1209
     case remapRecordBad = 1220
     case remapUnreferenced = 1221
     case remapTargetMoved = 1222
@@ -357,6 +359,16 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
             (
                 .fatal, "the journal is damaged",
                 "Operations that were durable cannot be read from the journal. The volume mounts read-only, in the state before them; copy what is needed."
+            )
+        case .badBlockRecordBad:
+            (
+                .warning, "a record of bad blocks is damaged",
+                "Blocks that the medium does not keep may be handed out again; when they are, their damage is found, and they are listed anew."
+            )
+        case .damageRecordBad:
+            (
+                .warning, "a record of damage is damaged",
+                "What it said about damaged files is lost; a scrub finds it again."
             )
         case .moduleRecordBad:
             (

@@ -26,6 +26,9 @@ extension CheckRun {
             case .share where key.object == 0: share(key, value)
             case .remap where key.object == 0: remap(key, value)
             case .module where key.object == 0: _ = try ModuleRecord(key, decoding: value)
+            case .damage where key.object == 0: _ = try DamageRecord(key, decoding: value)
+            case .badBlocks where key.object == 0:
+                _ = try BadBlockRecord(key, decoding: value, layout: layout)
             case .snapshot:
                 table.records[key.offset] = try SnapshotRecord(
                     key, decoding: value, layout: layout)
@@ -45,6 +48,8 @@ extension CheckRun {
         } catch {
             switch key.type {
             case .module: report(.moduleRecordBad, "\(error)")
+            case .damage: report(.damageRecordBad, "\(error)")
+            case .badBlocks: report(.badBlockRecordBad, "\(error)")
             case .snapshotLabel: report(.snapshotLabelBad, "\(error)")
             case .deadlist: report(.deadlistRecordBad, "\(error)")
             case .segment: report(.segmentRecordBad, "\(error)")

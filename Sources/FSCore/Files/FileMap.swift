@@ -135,6 +135,10 @@ final class FileMap: @unchecked Sendable {
             let part = target.slice(index << 12, DiskFormat.blockSize)
             var failure: FSError?
             var isGood = false
+            var bad: [UInt64] = []
+            // Of an encoded extent every stored block counts for all of it.
+            let inFile = record.encoding == nil ? UInt64(first + index) : 0
+            let offset = (extent.block + inFile) << 12
             for replica in 0..<record.replicas.count where !isGood {
                 do throws(FSError) {
                     isGood = try readReplica(record, replica, first: first + index, into: part)
@@ -145,15 +149,20 @@ final class FileMap: @unchecked Sendable {
                 } catch {
                     volume.errors.record(error)
                     failure = failure ?? error
+                    bad.append((record.replicas[replica].block + UInt64(first + index)) << 12)
                 }
             }
-            guard isGood else {
-                let inFile = record.encoding == nil ? UInt64(first + index) : 0
-                let place = (record.replicas.first.block + UInt64(first + index)) << 12
-                reportDamage(
-                    inode, extent.block + inFile, "block at device byte \(place) is damaged")
-                throw failure ?? .corrupt(Corruption(.data, at: inode.rawValue, "no replica"))
+            if isGood {
+                volume.health.heal(part.view, over: bad) { volume.name(inode, offset, tree) }
+                continue
             }
+            let place = record.replicas.first + UInt64(first + index)
+            volume.health.lose(
+                DamageRecord(
+                    .data, at: place, blocks: record.encoding == nil ? 1 : record.blocks,
+                    tree: tree.id.rawValue, object: inode.rawValue, offset: offset)
+            ) { "\(volume.name(inode, offset, tree)): block \(place.block) has no good copy" }
+            throw failure ?? .corrupt(Corruption(.data, at: inode.rawValue, "no replica"))
         }
     }
 

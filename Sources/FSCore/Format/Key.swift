@@ -68,6 +68,10 @@ public struct ItemType: Equatable, Hashable, Sendable {
     public static let share = ItemType(rawValue: 0x40)
     /// `RemapRecord`; offset = block address.
     public static let remap = ItemType(rawValue: 0x58)
+    /// `BadBlockRecord`; offset = block address.
+    public static let badBlocks = ItemType(rawValue: 0x60)
+    /// `DamageRecord`; offset = block address of the first copy.
+    public static let damage = ItemType(rawValue: 0x64)
     /// `ModuleRecord`; offset = module and number.
     public static let module = ItemType(rawValue: 0x68)
     /// `SnapshotRecord`; offset = id of the node.

@@ -34,7 +34,10 @@ extension Volume {
     static let softRunLimit = 1 << 18
 
     /// Makes everything that was committed before the call durable.
-    public func checkpoint() throws(FSError) { try checkpoint(force: false) }
+    public func checkpoint() throws(FSError) {
+        storeHealth()
+        try checkpoint(force: false)
+    }
 
     /// - Parameters:
     ///   - force: write a superblock even if nothing changed.
@@ -352,7 +355,7 @@ extension Volume {
         if dirty >= Self.hardDirtyLimit || runs >= 2 * Self.softRunLimit
             || options.checkpointIntervalMilliseconds == 0
         {
-            try checkpoint()
+            try checkpoint(force: false)
         } else {
             stateLock.withLock {
                 progress.isWanted = true
@@ -370,7 +373,7 @@ extension Volume {
             let elapsed = Int((monotonicNanoseconds() - last) / 1_000_000)
             if progress.isWanted || elapsed >= interval {
                 stateLock.unlock()
-                try? checkpoint(force: false)
+                try? checkpoint()
                 last = monotonicNanoseconds()
                 stateLock.lock()
                 progress.isWanted = false

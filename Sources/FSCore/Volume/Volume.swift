@@ -28,6 +28,7 @@ public final class Volume: @unchecked Sendable {
     private(set) var ringIncarnation: UInt64
     weak let observer: (any VolumeObserver)?
     let errors = ErrorLog()
+    package let health: MediumHealth
 
     package let cache: PageCache
     package let nodes: NodeStore
@@ -137,6 +138,7 @@ public final class Volume: @unchecked Sendable {
         let volume = try Volume(device, modules, superblock, options, observer)
         try volume.loadRoots()
         try volume.loadRemaps()
+        volume.loadHealth()
         volume.backing = FileSystem(volume, volume.head)
         try volume.recover(isOtherPairReadable: isOtherPairReadable)
         try volume.findShares()
@@ -162,13 +164,15 @@ public final class Volume: @unchecked Sendable {
         nameHash = modules.nameHash(superblock.nameHashKey)
         defaultDataCopies = Int(superblock.dataCopies)
         cache = PageCache(byteLimit: options.cacheBytes)
+        health = MediumHealth(device: device, errors: errors)
         nodes = NodeStore(
             device: device, checksum: checksum, geometry: geometry,
-            internalUUID: superblock.internalUUID, cache: cache, errors: errors)
+            internalUUID: superblock.internalUUID, cache: cache, errors: errors,
+            health: health)
         allocator = BlockAllocator(
             store: BitmapStore(
                 device: device, checksum: checksum, geometry: geometry,
-                root: superblock.bitmapRoot, errors: errors), remaps: device.remaps,
+                root: superblock.bitmapRoot, errors: errors, health: health), remaps: device.remaps,
             brokenRules: options.brokenRules)
         let reusesSequence =
             options.brokenRules.contains(.sequenceReusedAfterRecovery)
@@ -186,6 +190,8 @@ public final class Volume: @unchecked Sendable {
         progress.durableOperations = superblock.operations
         ringIncarnation = superblock.journalIncarnation
         if options.readOnly { state = .readOnly }
+        health.mayWrite = { [unowned self] in stateLock.withLock { state == .online } }
+        health.report = { [weak observer] in observer?.volume($0) }
     }
 
     private func loadRoots() throws(FSError) {
@@ -223,6 +229,7 @@ public final class Volume: @unchecked Sendable {
                 throw error
             }
         }
+        health.arm()
         try fileSystem.reclaimOrphans()
         let interval = options.checkpointIntervalMilliseconds
         if interval > 0 {
@@ -368,6 +375,7 @@ public final class Volume: @unchecked Sendable {
     /// last checkpoint threw, or why the volume was latched.
     public func close() throws(FSError) {
         snapshots.stop()
+        storeHealth()
         stateLock.withLock {
             progress.stopTimer = true
             stateLock.signalAll()

@@ -288,7 +288,8 @@ private final class EventRelay: VolumeObserver {
                 "the journal was replayed: \(recovery.operations) operations, "
                     + "\(recovery.bytes) bytes, \(Int(recovery.milliseconds)) ms")
         case .latched(let why): log("the volume takes no more changes: \(why)")
-        case .damage(let what): log(what)
+        case .damage(let what): log("damage: \(what)")
+        case .healed(let what): log("healed: \(what)")
         }
     }
 }

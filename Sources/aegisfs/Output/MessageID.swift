@@ -69,6 +69,7 @@ enum MessageID: String, CaseIterable, Sendable {
     case snapshotHeld = "AEGIS-0202"
     case unconfirmed = "AEGIS-0203"
     case noProperty = "AEGIS-0250"
+    case dataLost = "AEGIS-0251"
 
     case cannotShrink = "AEGIS-0350"
     case shrinkUnconfirmed = "AEGIS-0351"
@@ -398,6 +399,14 @@ enum MessageID: String, CaseIterable, Sendable {
             (
                 "too many clients",
                 "The control socket serves a limited number of clients at a time. Try again."
+            )
+        case .dataLost:
+            (
+                "blocks have no good copy",
+                "Every copy of some blocks is unreadable or fails its checksum, so reading them fails "
+                    + "with EIO; all else can be read. 'aegisfs status' lists the files with the "
+                    + "places in them. Restore them from a backup or delete them; with 'copies 2' "
+                    + "a file has a second copy from which the first is healed."
             )
         case .noProperty:
             (
