@@ -141,6 +141,11 @@ public final class FileSystem: @unchecked Sendable {
         return free > kept ? free - kept : 0
     }
 
+    /// ioctl_fitrim(2); returns how many bytes were discarded.
+    public func trim(minimum: UInt64) throws(FSError) -> UInt64 {
+        try volume.trim(minimum: minimum)
+    }
+
     /// fsync(2): everything this inode and all others had committed is durable on return.
     public func synchronize(_ inode: InodeNumber) throws(FSError) {
         try volume.synchronize()

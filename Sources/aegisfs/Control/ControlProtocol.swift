@@ -12,26 +12,27 @@
 ///     {"command": "resize", "size": {"kind": "bytes", "bytes": N}, "rate_bps": N,
 ///      "is_dry_run": true}                        change its size; kinds are bytes, more, less,
 ///                                                 minimum and maximum
+///     {"command": "trim"}                         give free space back
 ///     {"command": "mounts"}                       what is mounted where
 ///     {"command": "shutdown"}                     unmount, even if it is in use
 ///
 /// Answer: any number of progress lines, then one result or one error.
 ///
 ///     {"type": "progress", "progress": {"phase": "tree", "done_bytes": 1, "total_bytes": 2}}
-///     {"type": "result", "status": {...}}         or "check", "resize", "mounts", or nothing more
+///     {"type": "result", "status": {...}}         or "check", "resize", "trim", "mounts", or nothing more
 ///     {"type": "error", "error": {"code": 11, "message_id": "AEGIS-0030", "message": "...",
 ///                                 "hint": "..."}}
 ///
 /// Afterwards the client may send the next request. A request that does not arrive as a whole
 /// within ten seconds, or an answer that is not read for as long, ends the connection. A line that
 /// is no request is answered with an error; one that is too long also ends the connection. A field
-/// that is not known is ignored. A check or a resize ends early when its client closes the connection, and when
+/// that is not known is ignored. A check, a resize or a trim ends early when its client closes the connection, and when
 /// the volume is unmounted.
 
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
-        case status, sync, check, remount, resize, mounts, shutdown
+        case status, sync, check, remount, resize, trim, mounts, shutdown
     }
     var command: Command
     /// For `remount`.
@@ -50,6 +51,7 @@ struct ControlReply: Codable, Sendable {
     var status: StatusDocument?
     var check: CheckDocument?
     var resize: ResizeDocument?
+    var trim: TrimDocument?
     var mounts: [MountRecord]?
     var error: FailureDocument?
 
