@@ -78,7 +78,8 @@ let package = Package(
             path: "Tests/RecordingDaemon", swiftSettings: common),
         .systemLibrary(name: "CCalls", path: "Tests/Conformance/CCalls"),
         .executableTarget(
-            name: "aegisfs-conformance", dependencies: ["CCalls"], path: "Tests/Conformance",
+            name: "aegisfs-conformance", dependencies: ["CCalls", "FSTestSupport"],
+            path: "Tests/Conformance",
             exclude: ["CCalls"], swiftSettings: common),
         .testTarget(
             name: "FSCoreTests", dependencies: ["FSCore", "FSModules", "FSTestSupport"],

@@ -57,6 +57,12 @@ package enum FuseAttributes {
     static func changes(_ stat: stat, valid: Int32) -> AttributeChanges {
         var changes = AttributeChanges()
         if valid & FUSE_SET_ATTR_MODE != 0 { changes.mode = stat.st_mode & ModeBits.permissions }
+        // With neither an owner nor a group a chown arrives as a change of nothing.
+        let everything =
+            FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW
+            | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_CTIME
+        changes.isChown =
+            valid & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) != 0 || valid & everything == 0
         if valid & FUSE_SET_ATTR_UID != 0 { changes.userID = stat.st_uid }
         if valid & FUSE_SET_ATTR_GID != 0 { changes.groupID = stat.st_gid }
         if valid & FUSE_SET_ATTR_SIZE != 0 {
@@ -73,9 +79,11 @@ package enum FuseAttributes {
             changes.modificationTime = .at(Timestamp(stat.st_mtim))
         }
         if valid & FUSE_SET_ATTR_CTIME != 0 { changes.changeTime = Timestamp(stat.st_ctim) }
-        changes.dropPrivileges = valid & FUSE_SET_ATTR_KILL_SUID != 0
         return changes
     }
+
+    /// Whether who sets the size may not leave set-user-id as it is (`FATTR_KILL_SUIDGID`).
+    static func dropsPrivileges(_ valid: Int32) -> Bool { valid & FUSE_SET_ATTR_KILL_SUID != 0 }
 }
 
 extension timespec {

@@ -68,6 +68,7 @@ final class FuseChannel: Sendable {
         // The kernel lets a program run by the mode that it has cached, and does not ask again
         // after a write, fallocate or copy that makes us take set-user-id away.
         fileSystem.whenUnprivileged = { [weak self] in self?.forgetAttributes(of: $0.rawValue) }
+        fileSystem.isMember = { ProcessGroups.contain($1, process: $0.process) }
     }
 
     /// Has the kernel ask for an inode's attributes again, which it did not expect to change. Nothing is said about pages, for which it would have to wait.

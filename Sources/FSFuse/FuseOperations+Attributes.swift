@@ -37,7 +37,12 @@ extension FuseOperations {
         }
         table.setattr = { handle, nodeID, stat, valid, _ in
             let request = FuseRequest(handle)
-            let changes = FuseAttributes.changes(stat.unsafelyUnwrapped.pointee, valid: valid)
+            var changes = FuseAttributes.changes(stat.unsafelyUnwrapped.pointee, valid: valid)
+            if changes.isChown {
+                changes.user = request.ordinaryUser
+            } else if FuseAttributes.dropsPrivileges(valid) {
+                changes.user = request.caller
+            }
             request.serve("setattr", nodeID) { (fileSystem, inode) throws(FSError) in
                 request.reply(attributes: try fileSystem.setAttributes(of: inode, changes))
             }

@@ -25,7 +25,7 @@ extension FuseOperations {
             request.serve("write", nodeID) { (fileSystem, inode) throws(FSError) in
                 let written = try fileSystem.write(
                     inode, at: UInt64(position: offset), source,
-                    dropPrivileges: request.notes.dropPrivileges)
+                    by: request.notes.dropPrivileges ? request.caller : nil)
                 request.reply(written: written)
             }
         }
@@ -45,7 +45,7 @@ extension FuseOperations {
             request.serve("fallocate", nodeID) { (fileSystem, inode) throws(FSError) in
                 try fileSystem.allocate(
                     inode, at: UInt64(position: offset), count: UInt64(position: count), mode,
-                    dropPrivileges: request.isOrdinaryUser)
+                    by: request.ordinaryUser)
                 request.succeed()
             }
         }
@@ -73,7 +73,7 @@ extension FuseOperations {
                     from: inode, at: UInt64(position: sourceOffset),
                     to: try FuseNodeID.inode(target), at: UInt64(position: targetOffset),
                     count: min(UInt64(count), FuseOperations.maximumCopy),
-                    dropPrivileges: request.isOrdinaryUser)
+                    by: request.ordinaryUser)
                 request.reply(written: Int(copied))
             }
         }

@@ -95,7 +95,7 @@ extension FuseOperations {
                 try fileSystem.rename(
                     ByteView(name), in: directory,
                     to: ByteView(newName), in: try FuseNodeID.inode(newParent),
-                    RenameOptions(rawValue: flags))
+                    RenameOptions(rawValue: flags), owner: (request.userID, request.groupID))
                 request.succeed()
             }
         }

@@ -65,6 +65,11 @@ struct FuseRequest {
         return stat("/proc/\(process)", &status) == 0 ? status.st_uid : nil
     }
 
+    /// Who calls, whoever that is.
+    var caller: OrdinaryUser { OrdinaryUser(process: fuse_req_ctx(handle).pointee.pid) }
+    /// The caller, unless it is root.
+    var ordinaryUser: OrdinaryUser? { isOrdinaryUser ? caller : nil }
+
     /// An inode that the caller makes; `kind` replaces the file type if the mode names none.
     func newInode(mode: mode_t, kind: FileKind, device: DeviceNumber = .none) -> NewInode {
         let context = fuse_req_ctx(handle).pointee

@@ -27,6 +27,15 @@ private func addHoles(to table: inout RuleTable) {
         t.yes(t.pread(file, mib, 0).allSatisfy { $0 == 0 })
         t.yes(t.pread(file, mib, 2 * mib).allSatisfy { $0 == 0 })
     }
+    // tar(1) takes a file without blocks for one hole, and reads no further.
+    for size in [1, 100, 513, 2000, 3000, 5000] {
+        table.rule("st_blocks: a file of \(size) bytes has some, at once and later") { t in
+            t.file("f", String(repeating: "x", count: size))
+            t.yes(t.stat("f").blocks > 0, "blocks at once")
+            t.ok(cc_fsync(t.fd("f")))
+            t.yes(t.stat("f").blocks > 0, "blocks later")
+        }
+    }
     let seeks: [(Int, Int, Int)] = [
         (0, 1, 0), (1, 1, 2), (2, 3, 2), (3, 3, 4),
     ]

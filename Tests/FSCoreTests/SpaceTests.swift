@@ -119,14 +119,15 @@ import Testing
         for mode in [[], [.punchHole, .keepSize], [.zeroRange]] as [AllocationMode] {
             let inode = try make("allocated-\(mode.rawValue)")
             #expect(try fs.attributes(of: inode).mode & 0o7777 == 0o6777)
-            try fs.allocate(inode, at: 0, count: 4096, mode, dropPrivileges: true)
+            try fs.allocate(inode, at: 0, count: 4096, mode, by: OrdinaryUser(process: 0))
             #expect(try fs.attributes(of: inode).mode & 0o7777 == 0o777)
         }
         let source = try make("source")
         let target = try make("target")
         #expect(
             try fs.copyRange(
-                from: source, at: 0, to: target, at: 0, count: 9000, dropPrivileges: true) == 9000)
+                from: source, at: 0, to: target, at: 0, count: 9000, by: OrdinaryUser(process: 0))
+                == 9000)
         #expect(try fs.attributes(of: target).mode & 0o7777 == 0o777)
         #expect(try fs.attributes(of: source).mode & 0o7777 == 0o6777)
         try volume.close()

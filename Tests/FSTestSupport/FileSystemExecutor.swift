@@ -187,6 +187,7 @@ public final class FileSystemExecutor: OperationExecutor {
             target = subject
             changes.userID = user
             changes.groupID = group
+            changes.isChown = true
         case .setTime(let subject, let time):
             target = subject
             changes.modificationTime = .at(time)

@@ -54,6 +54,8 @@ public enum BuiltProgram {
 
     /// Writes by several ways, and examines what is there.
     public static func writers() throws -> String { try require("aegisfs-writers") }
+    /// Runs the rules of POSIX, or compares two directories.
+    public static func conformance() throws -> String { try require("aegisfs-conformance") }
     /// Mounts a volume on a simulated device.
     static func recorder() throws -> String { try require("aegisfs-recorder") }
 

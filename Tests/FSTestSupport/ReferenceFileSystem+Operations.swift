@@ -165,9 +165,9 @@ extension ReferenceFileSystem {
         }
         insert(source.id, place.name, into: place.directory)
         if options.contains(.whiteout) {
-            let whiteout = Node(
-                mode: FileKind.characterDevice.modeBits, user: 0, group: 0, links: 1)
-            insert(add(whiteout), source.name, into: source.directory)
+            let new = NewInode(mode: FileKind.characterDevice.modeBits)
+            insert(
+                add(inheriting(from: source.directory, new)), source.name, into: source.directory)
         }
     }
 

@@ -122,11 +122,19 @@ public struct AttributeChanges: Sendable {
     public var accessTime: Time?
     public var modificationTime: Time?
     public var changeTime: Timestamp?
-    /// Drop set-user-id, set-group-id (if group-executable) and the file capability, as the kernel
-    /// asks with `FATTR_KILL_SUIDGID` (HANDLE_KILLPRIV_V2).
-    public var dropPrivileges = false
+    /// chown(2) was called, be it with no other owner or group.
+    public var isChown = false
+    /// Who changes owner, group or size; nil for root.
+    public var user: OrdinaryUser?
 
     public init() {}
+}
+
+/// Somebody who is not root, and so takes set-user-id and the like from what he changes.
+public struct OrdinaryUser: Sendable {
+    /// The process that acts, by which its groups can be found.
+    public var process: Int32
+    public init(process: Int32) { self.process = process }
 }
 
 /// A new inode's owner, mode and, for device nodes, number.

@@ -53,10 +53,15 @@ extension FileSystem {
             record.mayHaveDefaultACL = true
             return false
         }
-        guard Self.accessName.withView({ $0.equals(name) }) else { return false }
+        guard isAccessACL(name) else { return false }
         let acl = try AccessControlList(decoding: value)
         record.mode = record.mode & ~0o777 | acl.mode
         return acl.isMinimal
+    }
+
+    func isAccessACL(_ name: ByteView) -> Bool { Self.accessName.withView { $0.equals(name) } }
+    func isACL(_ name: ByteView) -> Bool {
+        isAccessACL(name) || Self.defaultName.withView { $0.equals(name) }
     }
 
     private func storedACL(

@@ -5,13 +5,13 @@ extension FileSystem {
     /// piece by piece, each piece atomically.
     public func allocate(
         _ inode: InodeNumber, at offset: UInt64, count: UInt64, _ mode: AllocationMode,
-        dropPrivileges: Bool = false
+        by user: OrdinaryUser? = nil
     ) throws(FSError) {
         guard count > 0 else { throw .invalidArgument }
         guard offset <= DiskFormat.maximumFileSize,
             count <= DiskFormat.maximumFileSize - offset
         else { throw .fileTooLarge }
-        if dropPrivileges { try self.dropPrivileges(of: inode) }
+        if let user { try dropPrivileges(of: inode, by: user) }
         switch mode {
         case [.punchHole, .keepSize]:
             try clear(inode, offset, count)
@@ -22,20 +22,6 @@ extension FileSystem {
             try promise(inode, offset, count, keepSize: mode.contains(.keepSize))
         default:
             throw .notSupported
-        }
-    }
-
-    /// Takes away what a write by an ordinary user takes away, if there is anything to take.
-    private func dropPrivileges(of inode: InodeNumber) throws(FSError) {
-        let bits = ModeBits.setUserID | ModeBits.setGroupID
-        let present = try record(of: inode)
-        guard present.mode & bits != 0 || present.mayHaveAttributes else { return }
-        try change(inode, space: .freeing) { (transaction) throws(FSError) in
-            var record = try record(of: inode)
-            if record.dropPrivileges() { transaction.unprivileged = inode }
-            try dropCapability(of: inode, record, transaction)
-            record.noteChanged(.now())
-            transaction.put(inode, record)
         }
     }
 

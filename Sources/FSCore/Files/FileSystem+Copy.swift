@@ -5,7 +5,7 @@ extension FileSystem {
     /// own.
     public func copyRange(
         from source: InodeNumber, at sourceOffset: UInt64, to target: InodeNumber,
-        at targetOffset: UInt64, count: UInt64, dropPrivileges: Bool = false
+        at targetOffset: UInt64, count: UInt64, by user: OrdinaryUser? = nil
     ) throws(FSError) -> UInt64 {
         for inode in [source, target] {
             let record = try record(of: inode)
@@ -31,11 +31,11 @@ extension FileSystem {
                 // Up to the next block by copying, then by sharing.
                 if from & 4095 == 0 {
                     got = try sharePiece(
-                        source, from, target, to, count - done, dropPrivileges: dropPrivileges)
+                        source, from, target, to, count - done, by: user)
                 } else {
                     got = try copyPiece(
                         source, from, target, to, min(count - done, 4096 - from & 4095),
-                        dropPrivileges: dropPrivileges)
+                        by: user)
                     if got == 0 { break }
                 }
             }
@@ -45,7 +45,7 @@ extension FileSystem {
                 let limit = from & 4095 == to & 4095 ? piece - from % piece : 1 << 20
                 got = try copyPiece(
                     source, from, target, to, min(count - done, limit),
-                    dropPrivileges: dropPrivileges)
+                    by: user)
             }
             guard got > 0 else { break }
             done += got
@@ -55,12 +55,12 @@ extension FileSystem {
 
     private func copyPiece(
         _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber, _ to: UInt64,
-        _ count: UInt64, dropPrivileges: Bool
+        _ count: UInt64, by user: OrdinaryUser?
     ) throws(FSError) -> UInt64 {
         let buffer = ByteBuffer(count: Int(count))
         let got = try read(source, at: from, into: buffer.bytes)
         guard got > 0 else { return 0 }
-        _ = try write(target, at: to, buffer.view.slice(0, got), dropPrivileges: dropPrivileges)
+        _ = try write(target, at: to, buffer.view.slice(0, got), by: user)
         return UInt64(got)
     }
 
@@ -69,7 +69,7 @@ extension FileSystem {
     /// when it becomes the target's last: behind both ends there are zeros.
     private func sharePiece(
         _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber, _ to: UInt64,
-        _ count: UInt64, dropPrivileges: Bool
+        _ count: UInt64, by user: OrdinaryUser?
     ) throws(FSError) -> UInt64 {
         try change(source, target) { (transaction) throws(FSError) in
             let sourceRecord = try self.record(of: source)
@@ -124,8 +124,8 @@ extension FileSystem {
             record.content = .extents
             let covered = min(blocks << 12, count)
             record.size = max(record.size, to + covered)
-            if dropPrivileges {
-                record.dropPrivileges()
+            if let user {
+                dropPrivileges(&record, by: user)
                 try dropCapability(of: target, record, transaction)
             }
             record.noteModified(.now())

@@ -42,7 +42,7 @@ extension FileSystem {
         of inode: InodeNumber, _ changes: AttributeChanges
     ) throws(FSError) -> Attributes {
         if let size = changes.size {
-            try truncate(inode, to: size, dropPrivileges: changes.dropPrivileges)
+            try truncate(inode, to: size, by: changes.user)
         }
         return try change(inode, space: .freeing) { (transaction) throws(FSError) in
             var record = try record(of: inode)
@@ -52,13 +52,12 @@ extension FileSystem {
                 record.mode = record.mode & ModeBits.kind | mode & ModeBits.permissions
                 try updateAccessACL(of: inode, &record, transaction)
             }
-            if changes.userID != nil || changes.groupID != nil {
+            if changes.isChown {
                 record.userID = changes.userID ?? record.userID
                 record.groupID = changes.groupID ?? record.groupID
-                if changes.mode == nil { record.dropPrivileges() }
-                try dropCapability(of: inode, record, transaction)
-            } else if changes.dropPrivileges {
-                record.dropPrivileges()
+                if changes.mode == nil, !record.isDirectory {
+                    dropPrivileges(&record, by: changes.user)
+                }
                 try dropCapability(of: inode, record, transaction)
             }
             if let time = changes.accessTime { record.accessTime = time.resolve(now) }

@@ -1,9 +1,12 @@
 /// rename(2) and renameat2(2).
 extension FileSystem {
     /// Moves a name, replacing what the new name pointed to; or exchanges two names.
+    ///
+    /// - Parameter owner: whom a whiteout belongs to; it is an inode of its own.
     public func rename(
         _ name: ByteView, in directory: InodeNumber, to newName: ByteView,
-        in newDirectory: InodeNumber, _ options: RenameOptions
+        in newDirectory: InodeNumber, _ options: RenameOptions,
+        owner: (user: UInt32, group: UInt32) = (0, 0)
     ) throws(FSError) {
         guard options.rawValue & ~7 == 0,
             !options.contains(.exchange) || options == .exchange
@@ -41,7 +44,7 @@ extension FileSystem {
                     return (true, nil)
                 }
                 if nowTarget != nil, options.contains(.noReplace) { throw .entryExists }
-                return (true, try apply(move, whiteout: whiteout, transaction))
+                return (true, try apply(move, whiteout: whiteout, owner, transaction))
             }
             if outcome.isDone {
                 if let gone = outcome.gone { reclaimIfUnused(gone) }
@@ -74,7 +77,8 @@ extension FileSystem {
 
     /// The plain form; returns the inode whose last name was replaced.
     private func apply(
-        _ move: Move, whiteout: InodeNumber?, _ transaction: Transaction
+        _ move: Move, whiteout: InodeNumber?, _ owner: (user: UInt32, group: UInt32),
+        _ transaction: Transaction
     ) throws(FSError) -> InodeNumber? {
         let now = Timestamp.now()
         let isSameDirectory = move.directory == move.newDirectory
@@ -134,8 +138,9 @@ extension FileSystem {
             try replaceEntry(
                 move.name, in: move.directory, with: whiteout, kind: .characterDevice, transaction)
             var device = InodeRecord(
-                mode: FileKind.characterDevice.modeBits, userID: 0, groupID: 0, linkCount: 1,
-                time: now)
+                mode: FileKind.characterDevice.modeBits, userID: owner.user,
+                groupID: from.mode & ModeBits.setGroupID != 0 ? from.groupID : owner.group,
+                linkCount: 1, time: now)
             device.parent = move.directory.rawValue
             device.nameCookie = move.source.cookie
             transaction.put(whiteout, device)

@@ -2,7 +2,7 @@
 extension FileSystem {
     /// Writes all of `source` at `offset`, growing the file if need be; returns its length.
     public func write(
-        _ inode: InodeNumber, at offset: UInt64, _ source: ByteView, dropPrivileges: Bool = false
+        _ inode: InodeNumber, at offset: UInt64, _ source: ByteView, by user: OrdinaryUser? = nil
     ) throws(FSError) -> Int {
         guard source.count > 0 else { return 0 }
         guard offset <= DiskFormat.maximumFileSize,
@@ -18,8 +18,8 @@ extension FileSystem {
                 try writeExtents(inode, &record, offset, source, transaction)
             }
             record.size = max(record.size, end)
-            if dropPrivileges {
-                if record.dropPrivileges() { transaction.unprivileged = inode }
+            if let user {
+                if dropPrivileges(&record, by: user) { transaction.unprivileged = inode }
                 try dropCapability(of: inode, record, transaction)
             }
             record.noteModified(.now())
@@ -143,7 +143,7 @@ extension FileSystem {
     /// Sets the size. Bytes that come into being are zeros; bytes behind the end are gone at once,
     /// their blocks in as many transactions as it takes.
     func truncate(
-        _ inode: InodeNumber, to size: UInt64, dropPrivileges: Bool = false
+        _ inode: InodeNumber, to size: UInt64, by user: OrdinaryUser? = nil
     ) throws(FSError) {
         guard size <= DiskFormat.maximumFileSize else { throw .fileTooLarge }
         let isDone = try changeData(inode, space: .freeing) {
@@ -171,8 +171,8 @@ extension FileSystem {
                 if !isDone, !orphans.contains(inode) { addOrphan(inode, transaction) }
             }
             record.size = size
-            if dropPrivileges {
-                record.dropPrivileges()
+            if let user {
+                dropPrivileges(&record, by: user)
                 try dropCapability(of: inode, record, transaction)
             }
             record.noteModified(.now())

@@ -73,8 +73,13 @@ extension FileSystem {
             let present = record.mayHaveAttributes ? try storedAttribute(name, of: inode) : nil
             if mode == .createOnly, present != nil { throw .entryExists }
             if mode == .replaceOnly, present == nil { throw .noSuchAttribute }
+            let before = record
             let isRedundant = try setACL(name, value, of: inode, &record)
-            if dropSetGroupID { record.mode &= ~ModeBits.setGroupID }
+            // The kernel asks for it with either ACL; the default one has no say in this mode.
+            if dropSetGroupID, isAccessACL(name) { record.mode &= ~ModeBits.setGroupID }
+            // Setting what is there already is no change, as to ext4.
+            let isThere = present?.value.withView { $0.equals(value) } ?? false
+            if record == before, isRedundant ? present == nil : isThere { return }
             if isRedundant {
                 // An ACL that says no more than the mode is not stored.
                 for key in present?.keys ?? [] { transaction.delete(key) }
@@ -101,6 +106,8 @@ extension FileSystem {
                 throw .notPermitted
             }
             guard let present = try storedAttribute(name, of: inode) else {
+                // Taking away an ACL that is not there leaves what was asked for (acl(5)).
+                if isACL(name) { return }
                 throw .noSuchAttribute
             }
             for key in present.keys { transaction.delete(key) }
@@ -199,16 +206,5 @@ extension FileSystem {
         guard let free = (0...AttributeRecord.maximumOrdinal).first(where: { !used.contains($0) })
         else { throw .noSpace }
         return free
-    }
-
-    /// What write, truncate and chown take away besides mode bits: the file capability.
-    func dropCapability(
-        of inode: InodeNumber, _ record: InodeRecord, _ transaction: Transaction
-    ) throws(FSError) {
-        guard record.mayHaveAttributes, record.kind == .regular else { return }
-        let present = try Array("security.capability".utf8).withView { (name) throws(FSError) in
-            try storedAttribute(name, of: inode)
-        }
-        for key in present?.keys ?? [] { transaction.delete(key) }
     }
 }

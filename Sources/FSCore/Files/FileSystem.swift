@@ -28,6 +28,9 @@ public final class FileSystem: @unchecked Sendable {
     /// Told that a change of an inode's data took its set-user-id or set-group-id away, before the
     /// change is answered; under the inode's lock. Set before the first request.
     public var whenUnprivileged: @Sendable (InodeNumber) -> Void = { _ in }
+    /// Whether an ordinary user is in a group; asked only where set-group-id depends on it. Set before
+    /// the first request.
+    public var isMember: @Sendable (OrdinaryUser, _ group: UInt32) -> Bool = { _, _ in false }
 
     init(_ volume: Volume, _ tree: CopyOnWriteTree, isReadOnly: Bool = false) {
         self.volume = volume
@@ -162,17 +165,6 @@ extension InodeRecord {
     mutating func noteChanged(_ now: Timestamp) {
         changeTime = now
         changeSequence &+= 1
-    }
-    /// What write, truncate and chown take away from an executable (inode(7)).
-    ///
-    /// - Returns: whether there was anything to take.
-    @discardableResult
-    mutating func dropPrivileges() -> Bool {
-        guard kind == .regular else { return false }
-        let before = mode
-        mode &= ~ModeBits.setUserID
-        if mode & ModeBits.groupExecute != 0 { mode &= ~ModeBits.setGroupID }
-        return mode != before
     }
 }
 

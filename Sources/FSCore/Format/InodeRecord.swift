@@ -172,10 +172,16 @@ public struct InodeRecord: Equatable, Sendable {
         writer.reserved(Self.byteCount - writer.offset)
     }
 
+    /// stat(2): what the contents take. tar(1) takes a file without blocks for one hole, so a small
+    /// file says what it takes inside the tree.
+    private var blocks512: UInt64 {
+        kind == .regular && content == .inline ? (size + 511) / 512 : blocks * 8
+    }
+
     package func attributes(_ inode: InodeNumber) -> Attributes {
         Attributes(
             inode: inode, mode: mode, linkCount: linkCount, userID: userID, groupID: groupID,
-            device: device, size: size, blocks512: blocks * 8, accessTime: accessTime,
+            device: device, size: size, blocks512: blocks512, accessTime: accessTime,
             modificationTime: modificationTime, changeTime: changeTime, birthTime: birthTime,
             flags: flags | compression.inodeFlags, projectID: projectID,
             changeSequence: changeSequence)
