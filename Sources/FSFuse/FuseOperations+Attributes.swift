@@ -20,6 +20,15 @@ private enum InodeIoctl {
     static let extendedProjectOffset = 12
 }
 
+/// FITRIM of ioctl_fitrim(2): `struct fstrim_range` with start, length and smallest run, in bytes; the
+/// whole volume is trimmed, whatever the range.
+private enum TrimIoctl {
+    static let trim: UInt32 = 0xC018_5879
+    static let length = 24
+    static let lengthOffset = 8
+    static let minimumOffset = 16
+}
+
 extension FuseOperations {
     static func addAttributes(to table: inout fuse_lowlevel_ops) {
         table.getattr = { handle, nodeID, _ in
@@ -82,6 +91,15 @@ extension FuseOperations {
                     guard !request.isOrdinaryUser else { throw .notPermitted }
                     try fileSystem.shutDown()
                     request.reply(ioctl: output.view.slice(0, 0))
+                case TrimIoctl.trim
+                where inputCount >= TrimIoctl.length && outputCount >= TrimIoctl.length:
+                    guard !request.isOrdinaryUser else { throw .notPermitted }
+                    let input = ByteView(base: input.unsafelyUnwrapped, count: inputCount)
+                    let trimmed = try fileSystem.trim(
+                        minimum: input.u64(TrimIoctl.minimumOffset))
+                    output.zeroAll()
+                    output.store(trimmed, at: TrimIoctl.lengthOffset)
+                    request.reply(ioctl: output.view)
                 default:
                     request.fail(ENOTTY)
                 }

@@ -144,6 +144,11 @@ public final class FileSystem: @unchecked Sendable {
     /// Ends all changes of the volume (`Volume.shutDown`).
     public func shutDown() throws(FSError) { try volume.shutDown() }
 
+    /// ioctl_fitrim(2); returns how many bytes were discarded.
+    public func trim(minimum: UInt64) throws(FSError) -> UInt64 {
+        try volume.trim(minimum: minimum)
+    }
+
     /// fsync(2): everything this inode and all others had committed is durable on return.
     public func synchronize(_ inode: InodeNumber) throws(FSError) {
         try volume.synchronize()

@@ -39,6 +39,8 @@ package struct BrokenRules: OptionSet, Sendable {
     package static let partsNotReferenced = BrokenRules(rawValue: 1 << 16)
     /// A block that was released since it was copied is moved all the same.
     package static let releasedBlocksMoved = BrokenRules(rawValue: 1 << 20)
+    /// What is released is discarded at once.
+    package static let discardAtRelease = BrokenRules(rawValue: 1 << 22)
     /// The number of a block that was moved is handed out while something refers to it.
     package static let movedNumbersReused = BrokenRules(rawValue: 1 << 21)
     /// A record goes to the block of the record before it.

@@ -14,6 +14,8 @@ public struct OpenOptions: Sendable {
     public var checkpointIntervalMilliseconds = 5000
     /// For files that say nothing else; `inherited`: what the volume says.
     public var compression = CompressionSetting.inherited
+    /// Tell the device what became free.
+    public var discards = false
     public var accessTime = AccessTimePolicy.relative
     /// The most names an inode may have (EMLINK); a test lowers it.
     package var linkLimit = DiskFormat.maximumLinkCount

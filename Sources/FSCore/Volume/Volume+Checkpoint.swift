@@ -319,9 +319,7 @@ extension Volume {
         treeLock.shared { cache.trim() }
         let reusable = epochs.retire(
             ReadEpochs.Freed(runs: cut.window.released, remaps: cut.window.droppedRemaps))
-        if !reusable.isEmpty, !options.brokenRules.contains(.reuseBeforeCheckpoint) {
-            allocator.reuse(reusable)
-        }
+        if !options.brokenRules.contains(.reuseBeforeCheckpoint) { reuse(reusable) }
         trimPool()
     }
 

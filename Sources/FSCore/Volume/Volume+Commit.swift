@@ -196,6 +196,9 @@ extension Volume {
         }
         if hasMoved(run) { return window.moved.append(run) }
         if let evacuation { evacuation.noteReleased(run) }
+        if options.brokenRules.contains(.discardAtRelease) {
+            try? physical.discard(at: run.start.block << 12, count: run.count << 12)
+        }
         window.released.append(run)
         window.releasedBlocks += run.count
     }
@@ -259,8 +262,11 @@ extension Volume {
         return try allocator.allocateData(want, copies: copies, goal: goal, keeping: keep)
     }
 
-    /// Whether a checkpoint would make blocks available.
-    var hasReleasedBlocks: Bool { treeLock.shared { window.releasedBlocks > 0 } }
+    /// Whether a checkpoint would make blocks available: what was released, and what is kept for nodes
+    /// that may change again.
+    var hasReleasedBlocks: Bool {
+        treeLock.shared { window.releasedBlocks > 0 || !window.dirty.isEmpty }
+    }
 
     /// A fresh inode number.
     func allocateInode() throws(FSError) -> InodeNumber {

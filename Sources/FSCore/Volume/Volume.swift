@@ -290,8 +290,7 @@ public final class Volume: @unchecked Sendable {
     }
 
     func leave(_ token: ReadEpochs.Token) {
-        let freed = epochs.leave(token)
-        if !freed.isEmpty { allocator.reuse(freed) }
+        reuse(epochs.leave(token))
     }
 
     /// The value of an item as the transaction sees it.

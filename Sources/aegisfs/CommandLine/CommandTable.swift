@@ -5,7 +5,7 @@ internal import FSCore
 enum CommandTable {
     static let verbs: [CommandSpec] = [
         format, mount, umount, status, check, property, extents, usage, defragment, dedup, resize,
-        inspect, sync, explain, help, completion,
+        trim, inspect, sync, explain, help, completion,
         daemon,
     ]
 
@@ -45,7 +45,7 @@ enum CommandTable {
             "Returns when the mount can be used. OPTIONS are ro, rw, noatime, relatime,",
             "strictatime, nosuid, nodev, noexec, sync, dirsync, allow_other, noallow_other,",
             "writeback, commit=SECONDS, cache=SIZE, nonempty, remount (with ro or rw),",
-            "compress[=CODEC], nocompress. \(CompressionSetting.forms).",
+            "compress[=CODEC], nocompress, discard. \(CompressionSetting.forms).",
         ],
         options: [.mountOptions, .readOnly, .foreground],
         operands: [
@@ -201,6 +201,13 @@ enum CommandTable {
             Example("aegisfs resize test.img min --dry-run", "how small it could be"),
         ],
         exitCodes: [.notFound, .busy, .needsConfirmation, .interrupted], run: ResizeVerb.run)
+
+    private static let trim = CommandSpec(
+        name: "trim", summary: "give free space back to the device or the image's filesystem",
+        notes: ["An image file gets holes where nothing is. 'mount -o discard' does it all along."],
+        options: [.json, .progress, .quiet, .exact], operands: [target],
+        examples: [Example("aegisfs trim mnt", "also by fstrim(8)")],
+        exitCodes: [.notFound, .busy, .interrupted], run: TrimVerb.run)
 
     private static let inspect = CommandSpec(
         name: "inspect", summary: "show what lies on a device, also on a damaged one",

@@ -12,6 +12,7 @@
 ///     {"command": "resize", "size": {"kind": "bytes", "bytes": N}, "rate_bps": N,
 ///      "is_dry_run": true}                        change its size; kinds are bytes, more, less,
 ///                                                 minimum and maximum
+///     {"command": "trim"}                         give free space back
 ///     {"command": "mounts"}                       what is mounted where
 ///     {"command": "extents", "inodes": [7], "offset_bytes": 0}    where a file's data lies
 ///     {"command": "usage", "inodes": [1]}         what files hold
@@ -24,7 +25,7 @@
 /// Answer: any number of progress lines, then one result or one error.
 ///
 ///     {"type": "progress", "progress": {"phase": "tree", "done_bytes": 1, "total_bytes": 2}}
-///     {"type": "result", "status": {...}}         or "check", "resize", "mounts", or nothing more
+///     {"type": "result", "status": {...}}         or "check", "resize", "trim", "mounts", or nothing more
 ///     {"type": "error", "error": {"code": 11, "message_id": "AEGIS-0030", "message": "...",
 ///                                 "hint": "..."}}
 ///
@@ -37,7 +38,7 @@
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
-        case status, sync, check, remount, resize, mounts, shutdown, snapshot
+        case status, sync, check, remount, resize, trim, mounts, shutdown, snapshot
         case extents, usage, defragment, dedup
     }
     var command: Command
@@ -66,6 +67,7 @@ struct ControlReply: Codable, Sendable {
     var status: StatusDocument?
     var check: CheckDocument?
     var resize: ResizeDocument?
+    var trim: TrimDocument?
     var mounts: [MountRecord]?
     var extents: [ExtentDocument]?
     var usage: UsageDocument?

@@ -195,6 +195,11 @@ final class MountDaemon: ControlService {
                 try volume.setReadOnly(isReadOnly)
                 registration.update { $0.isReadOnly = isReadOnly }
             case .resize: reply.resize = try resize(request, isCancelled, progress)
+            case .trim:
+                reply.trim = TrimDocument(
+                    trimmedBytes: try volume.trim(
+                        isCancelled: isCancelled,
+                        progress: { progress(ProgressReporter.Step(trim: $0)) }))
             case .mounts:
                 reply.mounts = [record]
             case .extents, .usage, .defragment, .dedup:
