@@ -115,7 +115,7 @@ extension Volume {
     package func isStillUsed(_ record: DamageRecord) -> Bool {
         guard record.kind == .data else { return true }
         let block = record.offset >> 12
-        let files = FileMap(self, files(record.tree))
+        let files = FileMap(self, files(record.tree), isReadOnly: true)
         let extent = try? files.extents(
             InodeNumber(record.object), block..<block + 1, limit: 1
         ).first
