@@ -178,6 +178,36 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
         }
     }
 
+    /// By a descriptor of its own that goes past the page cache (O_DIRECT); a filesystem that has no
+    /// such thing, as tmpfs, is asked the usual way.
+    public func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool {
+        guard offset <= byteCount, UInt64(source.count) <= byteCount - offset else {
+            throw .device(.write, errno: EINVAL, offset: offset)
+        }
+        // The kernel writes back and forgets what its cache has of the range; an error of that is not
+        // taken from a later flush, as fdatasync would.
+        let direct = unsafe open(
+            "/proc/self/fd/\(descriptor)", O_RDWR | O_CLOEXEC | directAccessFlag)
+        guard direct >= 0 else {
+            try write(source, at: offset)
+            return true
+        }
+        defer { Glibc.close(direct) }
+        let buffer = ByteBuffer(copying: source)
+        let written = unsafe pwrite(
+            direct, buffer.view.unsafeBytes.baseAddress, buffer.count, off_t(offset))
+        guard written == buffer.count else {
+            throw .device(.write, errno: written < 0 ? errno : EIO, offset: offset)
+        }
+        buffer.bytes.zeroAll()
+        let got = unsafe pread(
+            direct, buffer.bytes.unsafeBytes.baseAddress, buffer.count, off_t(offset))
+        guard got == buffer.count else {
+            throw .device(.read, errno: got < 0 ? errno : EIO, offset: offset)
+        }
+        return buffer.view.equals(source)
+    }
+
     public func flush() throws(FSError) {
         guard fdatasync(descriptor) == 0 else { throw .device(.flush, errno: errno, offset: 0) }
     }

@@ -47,6 +47,17 @@ final class RemappedBlockDevice: BlockDevice, @unchecked Sendable {
         }
     }
 
+    func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool {
+        guard remaps.mayTouch(upTo: offset + UInt64(source.count)) else {
+            return try physical.rewrite(source, at: offset)
+        }
+        var isKept = true
+        try forEachPart(offset, source.count) { (place, done, count) throws(FSError) in
+            if try !physical.rewrite(source.slice(done, count), at: place) { isKept = false }
+        }
+        return isKept
+    }
+
     func flush() throws(FSError) { try physical.flush() }
     func discard(at offset: UInt64, count: UInt64) throws(FSError) {
         try physical.discard(at: offset, count: count)

@@ -36,6 +36,9 @@ final class RetryingBlockDevice: BlockDevice, @unchecked Sendable {
     func write(parts: [ByteView], at offset: UInt64) throws(FSError) {
         try device.write(parts: parts, at: offset)
     }
+    func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool {
+        try device.rewrite(source, at: offset)
+    }
     func flush() throws(FSError) {
         try flushLock.withLock { () throws(FSError) in
             if let failure { throw failure }

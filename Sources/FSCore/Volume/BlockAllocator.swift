@@ -16,6 +16,7 @@
 ///
 /// - Invariant: committed ⊆ busy, in every region.
 /// - Invariant: between two checkpoints a block is allocated at most once.
+/// - Invariant: a barred block is never handed out.
 /// - Invariant: a free bit that is cleared was set, and a published one was clear: anything else
 ///   is damage and latches the volume.
 @safe
@@ -30,6 +31,8 @@ final class BlockAllocator: @unchecked Sendable {
     var regions: [UInt64: Region] = [:]
     /// Regions whose bitmap is damaged in all copies: closed to allocation.
     private var closedRegions: Set<UInt64> = []
+    /// Blocks that the medium does not keep: once they are free, they stay busy.
+    var badBlocks: Set<UInt64> = []
     /// Of a volume that is about to be cut: what then is left.
     var truncation: DiskLayout?
     /// Within `layout`.
@@ -263,7 +266,7 @@ final class BlockAllocator: @unchecked Sendable {
         brokenRules.contains(.movedNumbersReused) ? [] : remaps.sources(inRegion: number)
     }
 
-    private func take(_ run: BlockRun) {
+    func take(_ run: BlockRun) {
         let number = run.start.block / DiskLayout.regionBlocks
         guard let region = regions[number] else { return }
         BlockBits(region.busy.bytes).set(
@@ -279,10 +282,11 @@ final class BlockAllocator: @unchecked Sendable {
         BlockBits(region.busy.bytes).clear(
             Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
         region.free += Int(run.count)
+        if !badBlocks.isEmpty { keepBadBlocks(run, region) }
     }
 
     /// How many blocks of a run count.
-    private func usablePart(_ run: BlockRun) -> UInt64 {
+    func usablePart(_ run: BlockRun) -> UInt64 {
         let end = min(run.start.block + run.count, layout.usableEnd)
         return end > run.start.block ? end - run.start.block : 0
     }
@@ -313,6 +317,10 @@ final class BlockAllocator: @unchecked Sendable {
             let region = Region(
                 committed: committed, busy: busy, free: BlockBits.count - bits.population)
             regions[number] = region
+            if !badBlocks.isEmpty {
+                let first = number * DiskLayout.regionBlocks
+                keepBadBlocks(BlockRun(first..<first + DiskLayout.regionBlocks), region)
+            }
             return region
         }
     }

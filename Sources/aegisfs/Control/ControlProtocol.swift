@@ -12,17 +12,20 @@
 ///     {"command": "resize", "size": {"kind": "bytes", "bytes": N}, "rate_bps": N,
 ///      "is_dry_run": true}                        change its size; kinds are bytes, more, less,
 ///                                                 minimum and maximum
+///     {"command": "trim"}                         give free space back
 ///     {"command": "mounts"}                       what is mounted where
 ///     {"command": "extents", "inodes": [7], "offset_bytes": 0}    where a file's data lies
 ///     {"command": "usage", "inodes": [1]}         what files hold
 ///     {"command": "defragment", "inodes": [7], "compression": "zstd:3"}   write files anew
 ///     {"command": "dedup", "paths": ["/a"], "memory_bytes": 268435456}    share equal blocks
 ///     {"command": "shutdown"}                     unmount, even if it is in use
+///     {"command": "snapshot", "snapshot": {"action": "create", "names": ["monday"]}}
+///                                                 what `aegisfs snapshot` does
 ///
 /// Answer: any number of progress lines, then one result or one error.
 ///
 ///     {"type": "progress", "progress": {"phase": "tree", "done_bytes": 1, "total_bytes": 2}}
-///     {"type": "result", "status": {...}}         or "check", "resize", "mounts", or nothing more
+///     {"type": "result", "status": {...}}         or "check", "resize", "trim", "mounts", or nothing more
 ///     {"type": "error", "error": {"code": 11, "message_id": "AEGIS-0030", "message": "...",
 ///                                 "hint": "..."}}
 ///
@@ -35,7 +38,7 @@
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
-        case status, sync, check, remount, resize, mounts, shutdown
+        case status, sync, check, remount, resize, trim, mounts, shutdown, snapshot
         case extents, usage, defragment, dedup
     }
     var command: Command
@@ -48,6 +51,8 @@ struct ControlRequest: Codable, Sendable {
     /// From the volume's root; for `dedup`, which takes all of the volume without them.
     var paths: [String]?
     var memoryBytes: UInt64?
+    /// For `snapshot`.
+    var snapshot: SnapshotRequest?
     /// For `resize`.
     var size: ResizeSize?
     var rateBps: UInt64?
@@ -62,11 +67,13 @@ struct ControlReply: Codable, Sendable {
     var status: StatusDocument?
     var check: CheckDocument?
     var resize: ResizeDocument?
+    var trim: TrimDocument?
     var mounts: [MountRecord]?
     var extents: [ExtentDocument]?
     var usage: UsageDocument?
     var defragment: DefragmentDocument?
     var dedup: DedupDocument?
+    var snapshot: SnapshotDocument?
     var error: FailureDocument?
 
     static var done: ControlReply { ControlReply(type: .result) }

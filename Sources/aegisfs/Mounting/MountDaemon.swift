@@ -172,6 +172,10 @@ final class MountDaemon: ControlService {
     ) throws(Failure) -> ControlReply {
         var reply = ControlReply.done
         let record = registration.current
+        if request.command == .snapshot {
+            reply.snapshot = try changeSnapshots(request.snapshot)
+            return reply
+        }
         do throws(FSError) {
             switch request.command {
             case .status:
@@ -191,12 +195,18 @@ final class MountDaemon: ControlService {
                 try volume.setReadOnly(isReadOnly)
                 registration.update { $0.isReadOnly = isReadOnly }
             case .resize: reply.resize = try resize(request, isCancelled, progress)
+            case .trim:
+                reply.trim = TrimDocument(
+                    trimmedBytes: try volume.trim(
+                        isCancelled: isCancelled,
+                        progress: { progress(ProgressReporter.Step(trim: $0)) }))
             case .mounts:
                 reply.mounts = [record]
             case .extents, .usage, .defragment, .dedup:
                 try FileRequests.perform(
                     request, volume.fileSystem, &reply, isCancelled: isCancelled,
                     progress: progress)
+            case .snapshot: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
@@ -234,6 +244,24 @@ final class MountDaemon: ControlService {
     }
 }
 
+extension MountDaemon {
+    fileprivate func changeSnapshots(
+        _ request: SnapshotRequest?
+    ) throws(Failure) -> SnapshotDocument {
+        let record = registration.current
+        guard let request else {
+            throw Failure(.usage, .badRequest, "the request does not say what to do")
+        }
+        if request.action == .rollback, request.dryRun != true {
+            // The kernel has names, pages and open files of the head that would go.
+            throw Failure(
+                .busy, .mountBusy, "\(record.device) is mounted on \(record.mountpoint)",
+                hint: "'aegisfs umount \(record.mountpoint)' first")
+        }
+        return try SnapshotService(volume: volume, target: record.device).perform(request)
+    }
+}
+
 /// Both the kernel and the control socket must be ready before anybody is told.
 private final class Readiness: @unchecked Sendable {
     private let lock = Mutex()
@@ -265,7 +293,8 @@ private final class EventRelay: VolumeObserver {
                 "the journal was replayed: \(recovery.operations) operations, "
                     + "\(recovery.bytes) bytes, \(Int(recovery.milliseconds)) ms")
         case .latched(let why): log("the volume takes no more changes: \(why)")
-        case .damage(let what): log(what)
+        case .damage(let what): log("damage: \(what)")
+        case .healed(let what): log("healed: \(what)")
         }
     }
 }
