@@ -12,6 +12,8 @@
 ///     {"command": "resize", "size": {"kind": "bytes", "bytes": N}, "rate_bps": N,
 ///      "is_dry_run": true}                        change its size; kinds are bytes, more, less,
 ///                                                 minimum and maximum
+///     {"command": "scrub", "scrub": {"action": "start", "is_background": true}}
+///                                                 start, status, pause, resume or cancel a scrub
 ///     {"command": "mounts"}                       what is mounted where
 ///     {"command": "shutdown"}                     unmount, even if it is in use
 ///
@@ -31,9 +33,11 @@
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
-        case status, sync, check, remount, resize, mounts, shutdown
+        case status, sync, check, remount, resize, mounts, shutdown, scrub
     }
     var command: Command
+    /// For `scrub`.
+    var scrub: ScrubRequest?
     /// For `remount`.
     var readOnly: Bool?
     /// For `resize`.
@@ -51,6 +55,9 @@ struct ControlReply: Codable, Sendable {
     var check: CheckDocument?
     var resize: ResizeDocument?
     var mounts: [MountRecord]?
+    var scrub: ScrubDocument?
+    /// The scrubs before the last one.
+    var history: [ScrubDocument]?
     var error: FailureDocument?
 
     static var done: ControlReply { ControlReply(type: .result) }
