@@ -88,7 +88,9 @@ public struct Corruption: Equatable, Sendable {
         /// Byte offset of a record, or number of an operation.
         case journal
         /// Byte offset of the blocks.
-        case share, remap
+        case share, deadlist, remap
+        /// Id of a snapshot or head.
+        case snapshot
         /// Offset of the item's key.
         case module, damage
     }

@@ -13,9 +13,20 @@ private enum InodeIoctl {
     /// project id.
     static let getExtended: UInt32 = 0x801C_581F
     static let setExtended: UInt32 = 0x401C_5820
+    /// FS_IOC_SHUTDOWN. Its argument is said to be an output, so it does not arrive here.
+    static let shutDown: UInt32 = 0x8004_587D
 
     static let extendedLength = 28
     static let extendedProjectOffset = 12
+}
+
+/// FITRIM of ioctl_fitrim(2): `struct fstrim_range` with start, length and smallest run, in bytes; the
+/// whole volume is trimmed, whatever the range.
+private enum TrimIoctl {
+    static let trim: UInt32 = 0xC018_5879
+    static let length = 24
+    static let lengthOffset = 8
+    static let minimumOffset = 16
 }
 
 extension FuseOperations {
@@ -76,6 +87,19 @@ extension FuseOperations {
                         of: inode, flags, projectID: input.u32(InodeIoctl.extendedProjectOffset))
                     request.forgetAttributes(of: nodeID)
                     request.reply(ioctl: output.view.slice(0, 0))
+                case InodeIoctl.shutDown:
+                    guard !request.isOrdinaryUser else { throw .notPermitted }
+                    try fileSystem.shutDown()
+                    request.reply(ioctl: output.view.slice(0, 0))
+                case TrimIoctl.trim
+                where inputCount >= TrimIoctl.length && outputCount >= TrimIoctl.length:
+                    guard !request.isOrdinaryUser else { throw .notPermitted }
+                    let input = ByteView(base: input.unsafelyUnwrapped, count: inputCount)
+                    let trimmed = try fileSystem.trim(
+                        minimum: input.u64(TrimIoctl.minimumOffset))
+                    output.zeroAll()
+                    output.store(trimmed, at: TrimIoctl.lengthOffset)
+                    request.reply(ioctl: output.view)
                 default:
                     request.fail(ENOTTY)
                 }

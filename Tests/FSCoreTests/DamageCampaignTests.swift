@@ -31,7 +31,7 @@ import Testing
                 try examine(image, damaged)
             } catch { Issue.record("seed \(seed), variant \(variant): \(error)") }
         }
-        print("damage campaign \(variant): \(total) places, all found")
+        print("damage campaign, variant \(variant): \(total) places")
     }
 
     private struct Wrong: Error { let what: String }

@@ -91,12 +91,12 @@ final class DamagedImage {
         defer { try? volume.close() }
         let view = volume.openDurableView()
         defer { volume.close(view) }
-        for root in view.roots { try collect(root.pointer, volume) }
+        for tree in view.trees { try collect(tree.root, volume) }
         var seen: Set<UInt64> = []
         var tally = ExaminationTally()
-        for root in view.roots {
+        for tree in view.trees {
             _ = try volume.examine(
-                view, root: root.pointer, of: root.tree, from: .minimum, through: .maximum,
+                tree, from: .minimum, through: .maximum,
                 WalkBudget(nodes: .max, blocks: .max), heals: false, &tally
             ) { extent in
                 for index in 0..<UInt64(extent.record.storedBlocks) {

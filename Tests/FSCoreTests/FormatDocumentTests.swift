@@ -107,10 +107,10 @@ import Testing
             Set(document.records.keys) == [
                 "Superblock", "Device entry", "Bitmap entry", "Node", "Slot", "Node pointer", "Key",
                 "Inode record", "Directory record", "Directory entry", "Link record",
-                "Extent record", "Share record", "Remap record", "Bad block record",
-                "Damage record", "Module record", "Attribute place",
-                "Attribute record",
-                "Attribute continuation",
+                "Extent record", "Share record", "Remap record", "Snapshot record",
+                "Snapshot label", "Deadlist record", "Segment record", "Bad block record",
+                "Damage record", "Module record",
+                "Attribute place", "Attribute record", "Attribute continuation",
                 "Journal record", "Journal transaction", "Journal update",
             ])
     }
@@ -184,8 +184,9 @@ import Testing
         let types: [String: ItemType] = [
             "orphan": .orphan, "inode": .inode, "inline data": .inlineData,
             "attribute": .attribute, "link": .link, "directory entry": .directoryEntry,
-            "extent": .extent, "share": .share, "remap": .remap,
-            "bad blocks": .badBlocks, "damage": .damage, "module": .module,
+            "extent": .extent, "share": .share, "snapshot": .snapshot,
+            "snapshot label": .snapshotLabel, "deadlist": .deadlist, "segment": .segment,
+            "remap": .remap, "bad blocks": .badBlocks, "damage": .damage, "module": .module,
         ]
         let table = try document.table("object")
         #expect(table.count == types.count)

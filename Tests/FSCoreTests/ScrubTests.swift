@@ -134,6 +134,33 @@ import Testing
         try volume.close()
     }
 
+    /// What only a snapshot has left is looked at, too; what trees share is looked at once.
+    @Test func snapshotsAreScrubbed() throws {
+        let second = try blocks("double", copy: 1)
+        let single = try blocks("single", copy: 0)
+        var volume = try open()
+        let store = try #require(volume.snapshots as? Snapshots)
+        try store.create(SnapshotLabel(name: Array("kept".utf8)))
+        for name in ["double", "single"] {
+            try Array(name.utf8).withView { try volume.fileSystem.unlink($0, in: .root) }
+        }
+        let before = try scrub(volume)
+        #expect(before.found == 0)
+        try store.create(SnapshotLabel(name: Array("again".utf8)))
+        let shared = try scrub(volume)
+        // A second snapshot of the same adds a few nodes and nothing else.
+        #expect(shared.doneBytes < before.doneBytes + 1 << 20)
+        try volume.close()
+        for block in second.prefix(20) { spoil(block) }
+        spoil(single[4])
+        volume = try open()
+        let record = try scrub(volume)
+        #expect(record.found == 21 && record.healed == 20 && record.lost == 1, "\(record)")
+        #expect(volume.damage().map(\.offset) == [4 << 12])
+        try volume.close()
+        #expect(try Checker.check(device, modules: .standard).isClean)
+    }
+
     /// Paused again and again, the volume opened anew each time: all is looked at once.
     @Test func aScrubGoesOnWhereItWas() throws {
         for block in try blocks("double", copy: 1) { spoil(block) }

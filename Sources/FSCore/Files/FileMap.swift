@@ -12,10 +12,13 @@
 final class FileMap: @unchecked Sendable {
     unowned let volume: Volume
     let tree: CopyOnWriteTree
+    /// No lock of an inode keeps the blocks: another thread may delete the snapshot.
+    private let isReadOnly: Bool
 
-    init(_ volume: Volume, _ tree: CopyOnWriteTree) {
+    init(_ volume: Volume, _ tree: CopyOnWriteTree, isReadOnly: Bool) {
         self.volume = volume
         self.tree = tree
+        self.isReadOnly = isReadOnly
     }
 
     /// A mapped run of a file.
@@ -89,10 +92,13 @@ final class FileMap: @unchecked Sendable {
     // MARK: Reading
 
     /// Fills `target` with `target.count / 4096` blocks from `block` on; holes are zeros. The
-    /// caller holds the inode's lock, so the blocks cannot be freed meanwhile.
+    /// caller holds the inode's lock, so the blocks cannot be freed meanwhile; those of a snapshot are
+    /// not handed out while it is read.
     func readBlocks(
         _ inode: InodeNumber, _ block: UInt64, into target: MutableByteView
     ) throws(FSError) {
+        let token = isReadOnly ? volume.epochs.enter() : nil
+        defer { if let token { volume.leave(token) } }
         let count = UInt64(target.count >> 12)
         var done: UInt64 = 0
         for extent in try extents(inode, block..<block + count) {
@@ -389,6 +395,7 @@ final class FileMap: @unchecked Sendable {
                 transaction.promisedDelta += Int64(extent.record.heldBlocks)
             }
             record.blocks += extent.record.heldBlocks
+            transaction.referencedDelta += Int64(extent.record.heldBlocks)
             if var current = joined, current.end == extent.block,
                 current.record.canJoin(extent.record)
             {
@@ -405,6 +412,7 @@ final class FileMap: @unchecked Sendable {
     /// Releases an extent's blocks, or takes back its promise.
     func release(_ extent: ExtentRecord, _ record: inout InodeRecord, _ transaction: Transaction) {
         record.blocks -= min(record.blocks, extent.heldBlocks)
+        transaction.referencedDelta -= Int64(extent.heldBlocks)
         switch extent.kind {
         case .promised: transaction.promisedDelta -= Int64(extent.heldBlocks)
         case .data:

@@ -266,7 +266,7 @@ final class BlockAllocator: @unchecked Sendable {
         brokenRules.contains(.movedNumbersReused) ? [] : remaps.sources(inRegion: number)
     }
 
-    private func take(_ run: BlockRun) {
+    func take(_ run: BlockRun) {
         let number = run.start.block / DiskLayout.regionBlocks
         guard let region = regions[number] else { return }
         BlockBits(region.busy.bytes).set(

@@ -14,7 +14,11 @@ public struct OpenOptions: Sendable {
     public var checkpointIntervalMilliseconds = 5000
     /// For files that say nothing else; `inherited`: what the volume says.
     public var compression = CompressionSetting.inherited
+    /// Tell the device what became free.
+    public var discards = false
     public var accessTime = AccessTimePolicy.relative
+    /// The most names an inode may have (EMLINK); a test lowers it.
+    package var linkLimit = DiskFormat.maximumLinkCount
     /// For tests: rules that are switched off, and what happens between the freeze of a checkpoint
     /// and its first write.
     package var brokenRules: BrokenRules = []

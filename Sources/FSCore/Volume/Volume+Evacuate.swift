@@ -148,8 +148,7 @@ extension Volume {
                     transaction.publish(BlockRun(copy.target..<copy.target + copy.count))
                 }
                 transaction.release(
-                    BlockRun(record.target + first..<record.target + first + count),
-                    birth: BirthEpoch(0))
+                    BlockRun(record.target + first..<record.target + first + count))
                 try commitMove(transaction, of: record)
                 pace.advance(count << 12)
             }
@@ -246,7 +245,7 @@ extension Volume {
         for copy in copies {
             transaction.publish(BlockRun(copy.target..<copy.target + copy.count))
         }
-        for run in runs { transaction.release(BlockRun(run), birth: BirthEpoch(0)) }
+        for run in runs { transaction.release(BlockRun(run)) }
         let checks = !options.brokenRules.contains(.releasedBlocksMoved)
         transaction.condition = { [remaps] in
             !(checks && runs.contains { evacuation.hasReleased($0) })
@@ -313,7 +312,7 @@ extension Volume {
         transaction.replaceRemap(record, with: RemapTable.subtract(source, from: [record]))
         transaction.publish(BlockRun(source))
         transaction.release(
-            BlockRun(target..<target + UInt64(source.count)), birth: BirthEpoch(0))
+            BlockRun(target..<target + UInt64(source.count)))
         return try commitMove(transaction, of: record)
     }
 }

@@ -36,8 +36,23 @@ package struct ExaminationTally: Equatable, Sendable {
 package struct DurableView {
     let superblock: Superblock
     let token: ReadEpochs.Token
-    /// Every tree, with the root that the checkpoint gave it.
-    package let roots: [(tree: TreeID, pointer: NodePointer)]
+    /// Every tree of it, in the order of their ids.
+    package let trees: [ExaminedTree]
+}
+
+/// A tree of a view, and what of it is its own.
+package struct ExaminedTree {
+    /// 1 is the volume tree; heads and snapshots have theirs from the table.
+    package let id: UInt64
+    let kind: TreeKind
+    let root: NodePointer
+    /// What was born up to here is its parent's, and looked at there.
+    let limit: BirthEpoch
+    /// Nil of a snapshot.
+    let head: TreeID?
+    package var isDefaultHead: Bool { head == .head }
+    /// As damage records name it.
+    var number: UInt64 { head?.rawValue ?? DamageRecord.snapshotBit | id }
 }
 
 /// Data that a tree of a view refers to.
@@ -71,14 +86,65 @@ extension Volume {
             progress.isRunning = false
             stateLock.signalAll()
         }
-        return DurableView(superblock: superblock, token: token, roots: roots(of: superblock))
+        return DurableView(superblock: superblock, token: token, trees: trees(of: superblock))
     }
 
     package func close(_ view: DurableView) { leave(view.token) }
 
-    /// The roots of all trees of a checkpoint: the one place that knows them.
-    func roots(of superblock: Superblock) -> [(tree: TreeID, pointer: NodePointer)] {
-        [(.volume, superblock.volumeRoot), (.head, superblock.headRoot)]
+    /// All trees of a checkpoint: the one place that knows them. What a deleted snapshot leaves is
+    /// being freed, and not among them.
+    private func trees(of superblock: Superblock) -> [ExaminedTree] {
+        let table = snapshotTable(of: superblock)
+        let parents = Set(table.values.map(\.parent))
+        var trees = [
+            ExaminedTree(
+                id: TreeID.volume.rawValue, kind: .volume, root: superblock.volumeRoot,
+                limit: BirthEpoch(0), head: .volume)
+        ]
+        for record in table.values.sorted(by: { $0.id < $1.id }) {
+            let isDefault = record.kind == .head && record.head == .head
+            guard let root = isDefault ? superblock.headRoot : record.root,
+                !record.isDeleted || parents.contains(record.id)
+            else { continue }
+            trees.append(
+                ExaminedTree(
+                    id: record.id, kind: .files, root: root,
+                    limit: table[record.parent]?.epoch ?? BirthEpoch(0),
+                    head: record.kind == .head ? record.head : nil))
+        }
+        if !trees.contains(where: \.isDefaultHead) {
+            trees.append(
+                ExaminedTree(
+                    id: SnapshotRecord.firstID, kind: .files, root: superblock.headRoot,
+                    limit: BirthEpoch(0), head: .head))
+        }
+        return trees
+    }
+
+    private func snapshotTable(of superblock: Superblock) -> [UInt64: SnapshotRecord] {
+        guard superblock.incompatible & DiskFormat.Incompatible.snapshots != 0 else { return [:] }
+        var table: [UInt64: SnapshotRecord] = [:]
+        func visit(_ expected: NodeValidator.Expectation) {
+            guard let page = try? nodes.read(expected) else { return }
+            let node = page.node
+            for index in 0..<node.count {
+                let upper = index + 1 < node.count ? node.key(index + 1) : nil
+                if node.key(index) > SnapshotRecord.key(.max) { return }
+                if node.level > 0 {
+                    if let upper, upper <= SnapshotRecord.key(0) { continue }
+                    if let child = try? expected.child(node, index) { visit(child) }
+                } else if node.key(index).type == .snapshot,
+                    let record = try? SnapshotRecord(
+                        node.key(index), decoding: node.value(index), layout: layout)
+                {
+                    table[record.id] = record
+                }
+            }
+        }
+        visit(
+            NodeValidator.Expectation(
+                pointer: superblock.volumeRoot, tree: .volume, lower: nil, upper: nil))
+        return table
     }
 
     /// Bytes that are in use for anything but the journal's ring, all copies together.
@@ -129,26 +195,31 @@ extension Volume {
     // MARK: Trees
 
     /// Looks at the nodes that hold keys from `position` to `last`, and hands out the extents there.
-    /// Returns where to go on, or nil at the end.
+    /// Returns where to go on, or nil at the end. The caller has the view open.
+    ///
+    /// - Parameter isWhole: also what is the tree's parent's.
     package func examine(
-        _ view: DurableView, root: NodePointer, of tree: TreeID, from position: Key,
-        through last: Key, _ budget: WalkBudget, heals: Bool, _ tally: inout ExaminationTally,
+        _ tree: ExaminedTree, isWhole: Bool = false, from position: Key, through last: Key,
+        _ budget: WalkBudget, heals: Bool, _ tally: inout ExaminationTally,
         _ body: (ExaminedExtent) -> Void
     ) throws(FSError) -> Key? {
+        let limit = isWhole ? BirthEpoch(0) : tree.limit
+        guard tree.root.birth > limit else { return nil }
         var walk = Walk(
-            position: position, last: last, heals: heals, nodes: budget.nodes,
+            position: position, last: last, limit: limit, heals: heals, nodes: budget.nodes,
             blocks: budget.blocks)
         walk.tally = tally
         defer { tally = walk.tally }
         try examine(
-            NodeValidator.Expectation(pointer: root, tree: tree.kind, lower: nil, upper: nil),
-            &walk, body)
+            NodeValidator.Expectation(
+                pointer: tree.root, tree: tree.kind, lower: nil, upper: nil), &walk, body)
         return walk.next
     }
 
     private struct Walk {
         let position: Key
         let last: Key
+        let limit: BirthEpoch
         let heals: Bool
         var nodes: Int
         var blocks: UInt64
@@ -189,6 +260,7 @@ extension Volume {
             }
             var reader = ByteReader(node.value(index), .node, at: page.address.block << 12)
             let pointer = try NodePointer(&reader)
+            guard pointer.birth > walk.limit else { continue }
             try examine(
                 NodeValidator.Expectation(
                     pointer: pointer, tree: expected.tree, lower: lower, upper: upper), &walk, body)
@@ -206,7 +278,7 @@ extension Volume {
             guard key.type == .extent,
                 let record = try? ExtentRecord(
                     decoding: node.value(index), inode: key.object, layout: layout),
-                record.kind == .data
+                record.kind == .data, record.birth > walk.limit
             else { continue }
             walk.blocks -= min(walk.blocks, UInt64(record.storedBlocks))
             body(
@@ -233,7 +305,7 @@ extension Volume {
 
     /// Heals a block of an extent of which copies are bad, or says that it is lost.
     package func mend(
-        _ extent: ExaminedExtent, block index: Int, tree: TreeID, heals: Bool,
+        _ extent: ExaminedExtent, block index: Int, of tree: ExaminedTree, heals: Bool,
         _ tally: inout ExaminationTally
     ) {
         let record = extent.record
@@ -260,7 +332,7 @@ extension Volume {
         tally.found += UInt64(bad.count)
         let inFile = record.encoding == nil ? UInt64(index) << 12 : 0
         let offset = extent.offset + inFile
-        let files = treeLock.shared { self.tree(tree) } ?? head!
+        let files = treeLock.shared { tree.head.flatMap { self.tree($0) } } ?? head!
         if hasGood {
             guard heals else { return }
             tally.healed += UInt64(
@@ -273,7 +345,8 @@ extension Volume {
         health.lose(
             DamageRecord(
                 .data, at: place, blocks: record.encoding == nil ? 1 : record.blocks,
-                tree: tree.rawValue, object: extent.inode.rawValue, offset: offset)
+                tree: tree.number,
+                object: extent.inode.rawValue, offset: offset)
         ) { "\(name(extent.inode, offset, files)): block \(place.block) has no good copy" }
     }
 

@@ -45,7 +45,7 @@ public struct VolumeStatus: Sendable {
 
 extension Volume {
     public func status() -> VolumeStatus {
-        let (dirty, inodes) = treeLock.shared { (window.dirty.count, window.inodeCount) }
+        let (dirty, inodes) = treeLock.shared { (window.dirty.count, head.counts.inodes) }
         let cached = cache.statistics()
         let counters = initialErrors.adding(errors.current)
         let statistics = fileSystem.statistics()

@@ -131,15 +131,12 @@ public final class Scrubber {
             let view = volume.openDurableView()
             defer { volume.close(view) }
             // The tree that the record names, or the first behind it: it may be gone.
-            let trees = view.roots.sorted { $0.tree.rawValue < $1.tree.rawValue }
-            guard let current = trees.first(where: { $0.tree.rawValue >= record.tree }) else {
-                return
-            }
-            if current.tree.rawValue != record.tree {
-                record.tree = current.tree.rawValue
+            guard let current = view.trees.first(where: { $0.id >= record.tree }) else { return }
+            if current.id != record.tree {
+                record.tree = current.id
                 record.position = .minimum
             }
-            let next = try step(view, current, from: record.position, through: range.upperBound)
+            let next = try step(current, from: record.position, through: range.upperBound)
             if let next {
                 record.position = next
             } else {
@@ -152,14 +149,13 @@ public final class Scrubber {
 
     /// One step; returns where the next one begins in this tree.
     private func step(
-        _ view: DurableView, _ tree: (tree: TreeID, pointer: NodePointer), from position: Key,
-        through last: Key
+        _ tree: ExaminedTree, isWhole: Bool = false, from position: Key, through last: Key
     ) throws(FSError) -> Key? {
         var extents: [ExaminedExtent] = []
         let before = tally.bytes
         let next = try volume.examine(
-            view, root: tree.pointer, of: tree.tree, from: position, through: last, Self.step,
-            heals: !isDryRun, &tally
+            tree, isWhole: isWhole, from: position, through: last, Self.step, heals: !isDryRun,
+            &tally
         ) { extents.append($0) }
         let pace = pace
         let command = command
@@ -172,7 +168,7 @@ public final class Scrubber {
         tally.bytes += reader.byteCount
         for block in bad {
             volume.mend(
-                extents[block.extent], block: block.block, tree: tree.tree, heals: !isDryRun, &tally
+                extents[block.extent], block: block.block, of: tree, heals: !isDryRun, &tally
             )
         }
         return next
@@ -194,8 +190,8 @@ public final class Scrubber {
             while true {
                 let view = volume.openDurableView()
                 defer { volume.close(view) }
-                guard let tree = view.roots.first(where: { $0.tree == .head }) else { return }
-                let next = try step(view, tree, from: position, through: last)
+                guard let tree = view.trees.first(where: \.isDefaultHead) else { return }
+                let next = try step(tree, isWhole: true, from: position, through: last)
                 record.position = next ?? last
                 guard try note() else { return }
                 guard let next, next <= last else { break }

@@ -4,8 +4,8 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, scrub, property, resize, inspect, sync, explain, help,
-        completion,
+        format, mount, umount, status, check, scrub, property, extents, usage, defragment, dedup,
+        resize, trim, inspect, sync, explain, help, completion,
         daemon,
     ]
 
@@ -45,7 +45,7 @@ enum CommandTable {
             "Returns when the mount can be used. OPTIONS are ro, rw, noatime, relatime,",
             "strictatime, nosuid, nodev, noexec, sync, dirsync, allow_other, noallow_other,",
             "writeback, commit=SECONDS, cache=SIZE, nonempty, remount (with ro or rw),",
-            "compress[=CODEC], nocompress. \(CompressionSetting.forms).",
+            "compress[=CODEC], nocompress, discard. \(CompressionSetting.forms).",
         ],
         options: [.mountOptions, .readOnly, .foreground],
         operands: [
@@ -81,6 +81,112 @@ enum CommandTable {
         examples: [Example("aegisfs check test.img", "an unmounted image")],
         exitCodes: [.damaged, .notFound, .busy, .interrupted], run: CheckVerb.run)
 
+    private static let livePaths = [
+        OperandSpec("PATH", "a file or directory on a mount"),
+        OperandSpec("MORE", "others on the same mount", count: .optionalRepeating),
+    ]
+
+    private static let extents = CommandSpec(
+        name: "extents", summary: "show where a file's data lies, and what it shares",
+        options: [.json, .exact, .noHeader], operands: [OperandSpec("PATH", "a file on a mount")],
+        examples: [Example("aegisfs extents mnt/file", "like filefrag -v")],
+        exitCodes: [.notFound], run: FileVerbs.extents)
+
+    private static let usage = CommandSpec(
+        name: "usage", summary: "show what files hold: logical, stored, shared, compressed",
+        notes: [
+            "Blocks with several references count once; exclusive is what deleting would free."
+        ],
+        options: [.json, .exact], operands: livePaths,
+        examples: [Example("aegisfs usage mnt/photos", "all below a directory")],
+        exitCodes: [.notFound], run: FileVerbs.usage)
+
+    private static let defragment = CommandSpec(
+        name: "defragment", summary: "write files anew, in fewer extents or compressed otherwise",
+        notes: [
+            "What files share is left alone, since a copy would take the space that sharing saves.",
+            "\(CompressionSetting.forms).",
+        ],
+        options: [.rewriteCompression, .json, .progress, .quiet], operands: livePaths,
+        examples: [
+            Example("aegisfs defragment --compression zstd:9 mnt/logs", "compress what is there")
+        ],
+        exitCodes: [.notFound, .interrupted], run: FileVerbs.defragment)
+
+    private static let dedup = CommandSpec(
+        name: "dedup", summary: "find equal blocks of files and let the files share them",
+        notes: [
+            "PATHs are from the volume's root; without any all files are gone through. Bytes are",
+            "compared before anything is shared. What is done stays when it is interrupted.",
+        ],
+        options: [.memory, .json, .exact, .progress, .quiet],
+        operands: [
+            target,
+            OperandSpec("PATH", "from the volume's root", count: .optionalRepeating),
+        ],
+        examples: [Example("aegisfs dedup mnt", "a mounted volume")],
+        exitCodes: [.notFound, .busy, .interrupted], run: FileVerbs.dedup)
+
+    private static let snapshot = CommandSpec(
+        name: "snapshot", summary: "keep moments of a volume, and go back to them",
+        notes: [
+            "A snapshot costs no space until something that it shows is changed or deleted.",
+            "They can be deleted in any order; the space comes back in the background.",
+            "rollback keeps all snapshots, and makes one of what it replaces.",
+        ],
+        options: [.json],
+        subverbs: [
+            snapshotVerb(
+                "create", "keep the present state", [snapshotName],
+                [.snapshotDescription, .snapshotTag, .noSync], run: SnapshotVerb.create),
+            snapshotVerb(
+                "list", "all snapshots and heads, with what they cost", [],
+                [.exact, .noHeader], run: SnapshotVerb.list),
+            snapshotVerb(
+                "delete", "delete snapshots or clones",
+                [OperandSpec("NAME", "of a snapshot or clone", count: .optionalRepeating)],
+                [.yes, .dryRun], run: SnapshotVerb.delete),
+            snapshotVerb(
+                "rename", "give another name", [snapshotName, OperandSpec("NEW", "its new name")],
+                run: SnapshotVerb.rename),
+            snapshotVerb(
+                "rollback", "go back to a snapshot", [snapshotName], [.yes, .dryRun, .quiet],
+                run: SnapshotVerb.rollback),
+            snapshotVerb(
+                "clone", "make a writable head that begins as a snapshot is",
+                [snapshotName, OperandSpec("NEW", "the name of the head")],
+                run: SnapshotVerb.clone),
+            snapshotVerb(
+                "hold", "refuse to delete it until released", [snapshotName, holdTag],
+                run: SnapshotVerb.hold),
+            snapshotVerb(
+                "release", "end a hold", [snapshotName, holdTag], run: SnapshotVerb.release),
+            snapshotVerb(
+                "protect", "refuse to delete it before a date", [snapshotName], [.protectUntil],
+                run: SnapshotVerb.protect),
+            snapshotVerb("stats", "totals", [], [.exact], run: SnapshotVerb.stats),
+        ],
+        examples: [
+            Example("aegisfs snapshot create test.img monday", "keep the present state"),
+            Example("aegisfs snapshot rollback test.img monday", "go back to it"),
+        ],
+        exitCodes: [.notFound, .busy, .needsConfirmation], run: { _ in .done })
+
+    private static let snapshotName = OperandSpec("NAME", "of a snapshot")
+    private static let holdTag = OperandSpec(
+        "TAG", "who holds it; 'hold' if left out", count: .optional)
+
+    private static func snapshotVerb(
+        _ name: String, _ summary: String, _ operands: [OperandSpec],
+        _ options: [OptionSpec] = [],
+        run: @escaping @Sendable (Arguments) throws(Failure) -> ExitCode
+    ) -> CommandSpec {
+        CommandSpec(
+            name: name, summary: summary, options: options + [.json],
+            operands: [target] + operands,
+            exitCodes: [.notFound, .busy, .needsConfirmation], run: run)
+    }
+
     private static let resize = CommandSpec(
         name: "resize", summary: "make a volume larger or smaller, mounted or not",
         notes: [
@@ -95,6 +201,13 @@ enum CommandTable {
             Example("aegisfs resize test.img min --dry-run", "how small it could be"),
         ],
         exitCodes: [.notFound, .busy, .needsConfirmation, .interrupted], run: ResizeVerb.run)
+
+    private static let trim = CommandSpec(
+        name: "trim", summary: "give free space back to the device or the image's filesystem",
+        notes: ["An image file gets holes where nothing is. 'mount -o discard' does it all along."],
+        options: [.json, .progress, .quiet, .exact], operands: [target],
+        examples: [Example("aegisfs trim mnt", "also by fstrim(8)")],
+        exitCodes: [.notFound, .busy, .interrupted], run: TrimVerb.run)
 
     private static let inspect = CommandSpec(
         name: "inspect", summary: "show what lies on a device, also on a damaged one",
@@ -115,6 +228,9 @@ enum CommandTable {
                 [OperandSpec("INODE", "an inode number")], run: InspectVerb.extents),
             inspection("journal", "the records of the journal", run: InspectVerb.journal),
             inspection("bitmap", "allocated blocks by region", run: InspectVerb.bitmap),
+            inspection(
+                "snapshots", "the table of snapshots and the deadlists",
+                run: InspectVerb.snapshots),
             inspection(
                 "path", "the inode behind a path",
                 [OperandSpec("PATH", "from the volume's root")], run: InspectVerb.path),

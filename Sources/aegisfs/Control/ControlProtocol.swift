@@ -14,32 +14,49 @@
 ///                                                 minimum and maximum
 ///     {"command": "scrub", "scrub": {"action": "start", "is_background": true}}
 ///                                                 start, status, pause, resume or cancel a scrub
+///     {"command": "trim"}                         give free space back
 ///     {"command": "mounts"}                       what is mounted where
+///     {"command": "extents", "inodes": [7], "offset_bytes": 0}    where a file's data lies
+///     {"command": "usage", "inodes": [1]}         what files hold
+///     {"command": "defragment", "inodes": [7], "compression": "zstd:3"}   write files anew
+///     {"command": "dedup", "paths": ["/a"], "memory_bytes": 268435456}    share equal blocks
 ///     {"command": "shutdown"}                     unmount, even if it is in use
+///     {"command": "snapshot", "snapshot": {"action": "create", "names": ["monday"]}}
+///                                                 what `aegisfs snapshot` does
 ///
 /// Answer: any number of progress lines, then one result or one error.
 ///
 ///     {"type": "progress", "progress": {"phase": "tree", "done_bytes": 1, "total_bytes": 2}}
-///     {"type": "result", "status": {...}}         or "check", "resize", "mounts", or nothing more
+///     {"type": "result", "status": {...}}         or "check", "resize", "trim", "mounts", or nothing more
 ///     {"type": "error", "error": {"code": 11, "message_id": "AEGIS-0030", "message": "...",
 ///                                 "hint": "..."}}
 ///
 /// Afterwards the client may send the next request. A request that does not arrive as a whole
 /// within ten seconds, or an answer that is not read for as long, ends the connection. A line that
 /// is no request is answered with an error; one that is too long also ends the connection. A field
-/// that is not known is ignored. A check or a resize ends early when its client closes the connection, and when
+/// that is not known is ignored. Long work ends early when its client closes the connection, and when
 /// the volume is unmounted.
 
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
-        case status, sync, check, remount, resize, mounts, shutdown, scrub
+        case status, sync, check, remount, resize, trim, mounts, shutdown, snapshot
+        case extents, usage, defragment, dedup, scrub
     }
     var command: Command
     /// For `scrub`.
     var scrub: ScrubRequest?
     /// For `remount`.
     var readOnly: Bool?
+    /// Of files and directories; for `extents`, `usage` and `defragment`.
+    var inodes: [UInt64]?
+    var offsetBytes: UInt64?
+    var compression: String?
+    /// From the volume's root; for `dedup`, which takes all of the volume without them.
+    var paths: [String]?
+    var memoryBytes: UInt64?
+    /// For `snapshot`.
+    var snapshot: SnapshotRequest?
     /// For `resize`.
     var size: ResizeSize?
     var rateBps: UInt64?
@@ -54,10 +71,16 @@ struct ControlReply: Codable, Sendable {
     var status: StatusDocument?
     var check: CheckDocument?
     var resize: ResizeDocument?
+    var trim: TrimDocument?
     var mounts: [MountRecord]?
     var scrub: ScrubDocument?
     /// The scrubs before the last one.
     var history: [ScrubDocument]?
+    var extents: [ExtentDocument]?
+    var usage: UsageDocument?
+    var defragment: DefragmentDocument?
+    var dedup: DedupDocument?
+    var snapshot: SnapshotDocument?
     var error: FailureDocument?
 
     static var done: ControlReply { ControlReply(type: .result) }

@@ -179,6 +179,10 @@ final class MountDaemon: ControlService {
         if request.command == .scrub {
             return try scrub(request, record.device, isCancelled, progress)
         }
+        if request.command == .snapshot {
+            reply.snapshot = try changeSnapshots(request.snapshot)
+            return reply
+        }
         do throws(FSError) {
             switch request.command {
             case .status:
@@ -200,8 +204,18 @@ final class MountDaemon: ControlService {
                 registration.update { $0.isReadOnly = isReadOnly }
             case .resize: reply.resize = try resize(request, isCancelled, progress)
             case .scrub: break
+            case .trim:
+                reply.trim = TrimDocument(
+                    trimmedBytes: try volume.trim(
+                        isCancelled: isCancelled,
+                        progress: { progress(ProgressReporter.Step(trim: $0)) }))
             case .mounts:
                 reply.mounts = [record]
+            case .extents, .usage, .defragment, .dedup:
+                try FileRequests.perform(
+                    request, volume.fileSystem, &reply, isCancelled: isCancelled,
+                    progress: progress)
+            case .snapshot: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
@@ -252,6 +266,24 @@ final class MountDaemon: ControlService {
             reply.history = ScrubRecord.history(in: volume).map { ScrubDocument($0) }
         }
         return reply
+    }
+}
+
+extension MountDaemon {
+    fileprivate func changeSnapshots(
+        _ request: SnapshotRequest?
+    ) throws(Failure) -> SnapshotDocument {
+        let record = registration.current
+        guard let request else {
+            throw Failure(.usage, .badRequest, "the request does not say what to do")
+        }
+        if request.action == .rollback, request.dryRun != true {
+            // The kernel has names, pages and open files of the head that would go.
+            throw Failure(
+                .busy, .mountBusy, "\(record.device) is mounted on \(record.mountpoint)",
+                hint: "'aegisfs umount \(record.mountpoint)' first")
+        }
+        return try SnapshotService(volume: volume, target: record.device).perform(request)
     }
 }
 

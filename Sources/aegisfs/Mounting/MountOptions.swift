@@ -14,6 +14,7 @@ struct MountOptions: Equatable, Sendable {
     var sync = false
     var dirsync = false
     var writeback = false
+    var discards = false
     var accessTime = OpenOptions.AccessTimePolicy.relative
     var commitSeconds = 5
     var cacheBytes: UInt64?
@@ -37,7 +38,7 @@ struct MountOptions: Equatable, Sendable {
         "nodev", "dev", "noexec", "exec", "sync", "async", "dirsync", "writeback", "nowriteback",
         "noatime",
         "atime", "relatime", "strictatime", "commit", "cache", "compress",
-        "nocompress", "fsname",
+        "nocompress", "fsname", "discard", "nodiscard",
     ]
 
     /// - Parameter sloppy: pass over words that are not known, as `mount -s` asks.
@@ -70,6 +71,8 @@ struct MountOptions: Equatable, Sendable {
         case ("dirsync", nil): dirsync = true
         case ("writeback", nil): writeback = true
         case ("nowriteback", nil): writeback = false
+        case ("discard", nil): discards = true
+        case ("nodiscard", nil): discards = false
         case ("noatime", nil): accessTime = .none
         case ("atime", nil), ("relatime", nil): accessTime = .relative
         case ("strictatime", nil): accessTime = .strict
@@ -106,6 +109,7 @@ struct MountOptions: Equatable, Sendable {
         var options = OpenOptions()
         options.readOnly = isReadOnly
         options.accessTime = accessTime
+        options.discards = discards
         options.compression = compression
         options.checkpointIntervalMilliseconds = commitSeconds * 1000
         if let cacheBytes { options.cacheBytes = Int(clamping: cacheBytes) }
