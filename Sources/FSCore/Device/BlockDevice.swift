@@ -17,6 +17,8 @@ public protocol BlockDevice: AnyObject, Sendable {
 
     /// Fills `target` from `offset` on. A read beyond the end is an error, never short.
     func read(into target: MutableByteView, at offset: UInt64) throws(FSError)
+    /// The same, past any cache on the way where that is possible: what the medium itself holds.
+    func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError)
     /// Writes all of `source` at `offset`.
     func write(_ source: ByteView, at offset: UInt64) throws(FSError)
     /// Writes the parts one behind the other, starting at `offset`.
@@ -37,6 +39,10 @@ public protocol BlockDevice: AnyObject, Sendable {
 }
 
 extension BlockDevice {
+    /// For devices without a cache.
+    public func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError) {
+        try read(into: target, at: offset)
+    }
     /// For devices without a cache.
     public func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool {
         try write(source, at: offset)

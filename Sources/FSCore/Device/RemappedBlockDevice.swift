@@ -26,6 +26,15 @@ final class RemappedBlockDevice: BlockDevice, @unchecked Sendable {
         }
     }
 
+    func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError) {
+        guard remaps.mayTouch(upTo: offset + UInt64(target.count)) else {
+            return try physical.readMedium(into: target, at: offset)
+        }
+        try forEachPart(offset, target.count) { (place, done, count) throws(FSError) in
+            try physical.readMedium(into: target.slice(done, count), at: place)
+        }
+    }
+
     func write(_ source: ByteView, at offset: UInt64) throws(FSError) {
         guard remaps.mayTouch(upTo: offset + UInt64(source.count)) else {
             return try physical.write(source, at: offset)

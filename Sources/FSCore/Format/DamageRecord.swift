@@ -6,7 +6,8 @@
 ///     1  kind     u8   1 data, 2 node, 3 bitmap block
 ///     2  reserved 2
 ///     4  blocks   u32
-///     8  tree     u64  of data: the head; of a node: the kind of its tree
+///     8  tree     u64  of data: the head, or with bit 63 the id of a snapshot; of a node: the kind of
+///                      its tree
 ///     16 object   u64  of data: the inode; of a node: the lowest object in its range
 ///     24 offset   u64  of data: byte offset in the file
 ///     32 time     i64  when it was found, seconds since 1970
@@ -20,6 +21,7 @@ package struct DamageRecord: Equatable, Sendable {
         case bitmap = 3
     }
     static let byteCount = 40
+    static let snapshotBit: UInt64 = 1 << 63
 
     package var place: BlockAddress
     package var kind: Kind

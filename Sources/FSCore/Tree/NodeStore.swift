@@ -34,6 +34,45 @@ package final class NodeStore: @unchecked Sendable {
         return page
     }
 
+    /// Reads every copy of a node from the medium and heals the bad ones; nil if none is good. The
+    /// caller holds a read epoch.
+    func examine(
+        _ expected: NodeValidator.Expectation, heals: Bool, _ tally: inout ExaminationTally
+    ) -> Page? {
+        let pointer = expected.pointer
+        var good: Page?
+        var bad: [UInt64] = []
+        for index in 0..<pointer.replicas.count {
+            let offset = pointer.replicas[index].block << 12
+            let page = Page(
+                buffer: ByteBuffer(count: DiskFormat.nodeSize), tree: expected.tree,
+                replicas: pointer.replicas, state: .clean)
+            tally.bytes += UInt64(DiskFormat.nodeSize)
+            do throws(FSError) {
+                try device.readMedium(into: page.node.bytes, at: offset)
+                guard page.node.sum(checksum) == pointer.checksum else {
+                    throw .corrupt(Corruption(.node, at: offset, "checksum mismatch"))
+                }
+                try validator.validate(page.node, expected)
+                good = good ?? page
+            } catch {
+                if heals { errors.record(error) }
+                bad.append(offset)
+            }
+        }
+        tally.found += UInt64(bad.count)
+        if let good {
+            if heals, let health {
+                tally.healed += UInt64(
+                    health.heal(good.node.view, over: bad) { "a \(expected.tree) node" })
+            }
+        } else {
+            tally.lose(pointer.address)
+            if heals { lose(expected) }
+        }
+        return good
+    }
+
     /// Reads and verifies a node, past the cache; copies found bad on the way are healed. The caller
     /// holds a read epoch.
     package func read(_ expected: NodeValidator.Expectation) throws(FSError) -> Page {
@@ -59,6 +98,14 @@ package final class NodeStore: @unchecked Sendable {
                 failure = failure ?? error
             }
         }
+        lose(expected)
+        throw failure
+            ?? .corrupt(
+                Corruption(.node, at: pointer.address.block << 12, "pointer without replicas"))
+    }
+
+    private func lose(_ expected: NodeValidator.Expectation) {
+        let pointer = expected.pointer
         let object = expected.lower?.object ?? 0
         health?.lose(
             DamageRecord(
@@ -68,9 +115,6 @@ package final class NodeStore: @unchecked Sendable {
             "a \(expected.tree) node at block \(pointer.address.block) has no good copy; it holds "
                 + "items from object \(object) on"
         }
-        throw failure
-            ?? .corrupt(
-                Corruption(.node, at: pointer.address.block << 12, "pointer without replicas"))
     }
 }
 

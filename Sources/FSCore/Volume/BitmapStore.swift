@@ -127,13 +127,63 @@ final class BitmapStore: @unchecked Sendable {
                 failure = failure ?? error
             }
         }
+        lose(level, index, places.0)
+        throw failure ?? .corrupt(Corruption(.bitmap, at: places.0 << 12, "unreadable"))
+    }
+
+    /// Looks at both copies of every written block, from the top down.
+    func examine(heals: Bool, _ tally: inout ExaminationTally, isCancelled: () -> Bool) {
+        for level in DiskLayout.BitmapLevel.allCases.reversed() {
+            for index in 0..<layout.bitmapBlockCount(level) {
+                if isCancelled() { return }
+                let place = Place(level: level, index: index)
+                // Loads what is above it, which must not happen under the lock on the slots.
+                guard let entry = try? entry(of: place), entry.isWritten else { continue }
+                slotLock.withLock { examine(place, heals: heals, &tally) }
+            }
+        }
+    }
+
+    private func examine(_ place: Place, heals: Bool, _ tally: inout ExaminationTally) {
+        guard let entry = try? entry(of: place), entry.isWritten else { return }
+        let places = layout.bitmapPlaces(place.level, index: place.index, slot: entry.liveSlot)
+        let good = ByteBuffer(count: DiskFormat.blockSize)
+        let block = ByteBuffer(count: DiskFormat.blockSize)
+        var hasGood = false
+        var bad: [UInt64] = []
+        for offset in [places.0 << 12, places.1 << 12] {
+            tally.bytes += UInt64(DiskFormat.blockSize)
+            do throws(FSError) {
+                try device.readMedium(into: block.bytes, at: offset)
+                guard checksum.sum(block.view).words.0 == entry.checksum else {
+                    throw .corrupt(Corruption(.bitmap, at: offset, "checksum mismatch"))
+                }
+                good.bytes.copy(block.view)
+                hasGood = true
+            } catch {
+                if heals { errors.record(error) }
+                bad.append(offset)
+            }
+        }
+        tally.found += UInt64(bad.count)
+        if hasGood, heals, let health {
+            tally.healed += UInt64(
+                health.heal(good.view, over: bad) {
+                    "the bitmap block (\(place.level) \(place.index))"
+                })
+        } else if !hasGood {
+            tally.lose(BlockAddress(block: places.0))
+            if heals { lose(place.level, place.index, places.0) }
+        }
+    }
+
+    private func lose(_ level: DiskLayout.BitmapLevel, _ index: UInt64, _ block: UInt64) {
         health?.lose(
-            DamageRecord(.bitmap, at: BlockAddress(block: places.0), blocks: 1, object: index)
+            DamageRecord(.bitmap, at: BlockAddress(block: block), blocks: 1, object: index)
         ) {
-            "the bitmap block (\(level) \(index)) at block \(places.0) has no good copy; nothing is "
+            "the bitmap block (\(level) \(index)) at block \(block) has no good copy; nothing is "
                 + "allocated there any more"
         }
-        throw failure ?? .corrupt(Corruption(.bitmap, at: places.0 << 12, "unreadable"))
     }
 
     private func heal(

@@ -380,6 +380,11 @@ final class BlockAllocator: @unchecked Sendable {
         }
     }
 
+    /// Looks at every copy of every bitmap block.
+    func examine(heals: Bool, _ tally: inout ExaminationTally, isCancelled: () -> Bool) {
+        store.examine(heals: heals, &tally, isCancelled: isCancelled)
+    }
+
     /// The committed bitmap of every region with allocated blocks, for a check beside running
     /// operations. No checkpoint may run meanwhile.
     func committedLeaves() -> [UInt64: Result<ByteBuffer, FSError>] {

@@ -114,6 +114,8 @@ extension Volume {
     /// Whether a file still refers to damaged data; of anything else only a scrub can say.
     package func isStillUsed(_ record: DamageRecord) -> Bool {
         guard record.kind == .data else { return true }
+        // Of a snapshot, which keeps it.
+        guard record.tree & DamageRecord.snapshotBit == 0 else { return true }
         let block = record.offset >> 12
         let files = FileMap(self, files(record.tree), isReadOnly: true)
         let extent = try? files.extents(

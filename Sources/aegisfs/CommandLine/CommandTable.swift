@@ -4,8 +4,8 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, property, extents, usage, defragment, dedup, resize,
-        trim, inspect, sync, explain, help, completion,
+        format, mount, umount, status, check, scrub, property, extents, usage, defragment, dedup,
+        resize, trim, inspect, sync, explain, help, completion,
         daemon,
     ]
 
@@ -250,6 +250,27 @@ enum CommandTable {
             name: name, summary: summary, options: [.json] + options,
             operands: [target] + operands, exitCodes: [.notFound], run: run)
     }
+
+    private static let scrub = CommandSpec(
+        name: "scrub", summary: "read and verify every copy of everything, and heal what is bad",
+        notes: [
+            "Metadata has two copies, data as many as 'aegisfs property' says. What has no",
+            "good copy is listed by 'aegisfs status'. 'aegisfs property set TARGET",
+            "scrub-interval 30d' has a mounted volume scrub itself. A scrub that was",
+            "interrupted goes on with the next mount. --dry-run finds and heals nothing.",
+        ],
+        options: [
+            .background, .scrubPath, .scrubRate, .dryRun, .scrubStatus, .pause, .resume, .cancel,
+            .json,
+            .progress, .quiet,
+        ],
+        operands: [target],
+        examples: [
+            Example("aegisfs scrub mnt", "with progress"),
+            Example("aegisfs scrub mnt --background --rate 100M", "slowly, beside other work"),
+            Example("aegisfs scrub test.img --path /photos", "a directory of an image"),
+        ],
+        exitCodes: [.damaged, .repaired, .notFound, .busy, .interrupted], run: ScrubVerb.run)
 
     private static let property = CommandSpec(
         name: "property", summary: "show and set properties of files, directories and volumes",

@@ -50,6 +50,16 @@ extension OptionSpec {
     static let readyDescriptor = OptionSpec(
         "ready-fd", "where to report that the mount is ready", value: "FD")
 
+    // MARK: scrub
+    static let background = OptionSpec("background", "return at once; the daemon goes on")
+    static let scrubPath = OptionSpec(
+        "path", "only this file or directory, from the volume's root on", value: "PATH")
+    static let scrubRate = OptionSpec("rate", "read at most this much a second", value: "SIZE")
+    static let scrubStatus = OptionSpec("status", "show the last scrub and those before it")
+    static let pause = OptionSpec("pause", "hold the running scrub")
+    static let resume = OptionSpec("resume", "go on with a scrub that was held or interrupted")
+    static let cancel = OptionSpec("cancel", "end the running scrub")
+
     // MARK: defragment and dedup
     static let rewriteCompression = OptionSpec(
         "compression", "instead of what the files are to have", value: "CODEC")

@@ -12,6 +12,8 @@
 ///     {"command": "resize", "size": {"kind": "bytes", "bytes": N}, "rate_bps": N,
 ///      "is_dry_run": true}                        change its size; kinds are bytes, more, less,
 ///                                                 minimum and maximum
+///     {"command": "scrub", "scrub": {"action": "start", "is_background": true}}
+///                                                 start, status, pause, resume or cancel a scrub
 ///     {"command": "trim"}                         give free space back
 ///     {"command": "mounts"}                       what is mounted where
 ///     {"command": "extents", "inodes": [7], "offset_bytes": 0}    where a file's data lies
@@ -39,9 +41,11 @@
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
         case status, sync, check, remount, resize, trim, mounts, shutdown, snapshot
-        case extents, usage, defragment, dedup
+        case extents, usage, defragment, dedup, scrub
     }
     var command: Command
+    /// For `scrub`.
+    var scrub: ScrubRequest?
     /// For `remount`.
     var readOnly: Bool?
     /// Of files and directories; for `extents`, `usage` and `defragment`.
@@ -69,6 +73,9 @@ struct ControlReply: Codable, Sendable {
     var resize: ResizeDocument?
     var trim: TrimDocument?
     var mounts: [MountRecord]?
+    var scrub: ScrubDocument?
+    /// The scrubs before the last one.
+    var history: [ScrubDocument]?
     var extents: [ExtentDocument]?
     var usage: UsageDocument?
     var defragment: DefragmentDocument?

@@ -70,6 +70,7 @@ enum MessageID: String, CaseIterable, Sendable {
     case unconfirmed = "AEGIS-0203"
     case noProperty = "AEGIS-0250"
     case dataLost = "AEGIS-0251"
+    case scrubRefused = "AEGIS-0252"
 
     case cannotShrink = "AEGIS-0350"
     case shrinkUnconfirmed = "AEGIS-0351"
@@ -399,6 +400,13 @@ enum MessageID: String, CaseIterable, Sendable {
             (
                 "too many clients",
                 "The control socket serves a limited number of clients at a time. Try again."
+            )
+        case .scrubRefused:
+            (
+                "the scrub was refused",
+                "A volume has one scrub at a time, which runs, is paused, or was interrupted by an "
+                    + "unmount; --resume goes on with it and --cancel ends it. A scrub in the "
+                    + "background needs the daemon of a mount."
             )
         case .dataLost:
             (

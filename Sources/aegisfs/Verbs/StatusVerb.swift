@@ -102,6 +102,10 @@ struct StatusDocument: Codable, Sendable {
     /// How it was found: by the daemon when it mounted it, else just now.
     var wasCleanlyUnmounted: Bool
     var errors: [ErrorCount]
+    /// The scrub that runs, or the last one.
+    var scan: ScrubDocument?
+    /// How often a mounted volume scrubs itself; `never` or a duration.
+    var scrubInterval = "never"
     /// At most `damageLimit` entries.
     var damage: [Damage]
     var omittedDamage: Int
@@ -250,6 +254,16 @@ struct StatusDocument: Codable, Sendable {
         (self.status, action, see) = (gravest.status, gravest.action, gravest.see)
     }
 
+    /// Adds what is known of scrubs.
+    mutating func addScan(of volume: Volume, _ record: ScrubRecord?) {
+        scan = record.map { ScrubDocument($0) }
+        if let property = Property.named("scrub-interval"),
+            let value = try? volume.fileSystem.property(property, of: .root)
+        {
+            scrubInterval = value.value
+        }
+    }
+
     private mutating func add(
         _ health: String, _ status: String, _ action: String, _ see: String, isDamage: Bool
     ) {
@@ -290,10 +304,12 @@ enum StatusVerb {
                 try? volume.close()
                 device.close()
             }
-            return StatusDocument(
+            var document = StatusDocument(
                 volume.status(),
                 superblocks: Checker.superblockFindings(device.device, modules: .standard),
                 device: path)
+            document.addScan(of: volume, ScrubRecord.last(in: volume))
+            return document
         }
     }
 
@@ -383,7 +399,10 @@ enum StatusVerb {
         if let mountpoint = document.mountpoint {
             lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)"))
         }
-        lines.append(("scan", "none is recorded on the volume"))
+        lines.append(("scan", document.scan?.summary ?? "no scrub is recorded on the volume"))
+        if document.scrubInterval != "never" {
+            lines.append(("", "scrubs itself every \(document.scrubInterval) while it is mounted"))
+        }
         let space = document.space
         let share = SizeFormatter.percentage(space.usedBytes, of: space.totalBytes) ?? "0.0 %"
         lines += [
