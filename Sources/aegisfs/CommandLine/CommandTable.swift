@@ -4,9 +4,8 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, property, resize, inspect, sync, explain, help,
-        completion,
-        daemon,
+        format, mount, umount, status, check, snapshot, property, resize, inspect, sync, explain,
+        help, completion, daemon,
     ]
 
     /// Called by the name of the program file.

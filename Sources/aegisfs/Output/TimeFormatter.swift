@@ -18,8 +18,9 @@ enum TimeFormatter {
 
     /// Seconds since 1970 of `2031-12-31` or `2031-12-31T23:00:00Z`; nil if it is no date.
     static func parseUTC(_ text: String) -> Int64? {
-        guard let match = text.wholeMatch(
-            of: /(\d{4})-(\d\d)-(\d\d)(T(\d\d):(\d\d):(\d\d)Z)?/)
+        guard
+            let match = text.wholeMatch(
+                of: /(\d{4})-(\d\d)-(\d\d)(T(\d\d):(\d\d):(\d\d)Z)?/)
         else { return nil }
         func number(_ text: Substring?) -> Int32 { text.flatMap { Int32($0) } ?? 0 }
         var fields = tm()
