@@ -4,8 +4,8 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, scrub, property, extents, usage, defragment, dedup,
-        resize, trim, inspect, sync, explain, help, completion,
+        format, mount, umount, status, check, scrub, snapshot, property, extents, usage, defragment,
+        dedup, resize, trim, inspect, sync, explain, help, completion,
         daemon,
     ]
 
@@ -47,7 +47,7 @@ enum CommandTable {
             "writeback, commit=SECONDS, cache=SIZE, nonempty, remount (with ro or rw),",
             "compress[=CODEC], nocompress, discard. \(CompressionSetting.forms).",
         ],
-        options: [.mountOptions, .readOnly, .foreground],
+        options: [.mountOptions, .readOnly, .foreground, .mountSnapshot, .mountHead],
         operands: [
             OperandSpec("TARGET", "an image file or a block device"),
             OperandSpec("DIR", "an empty directory", count: .optional, completion: .directories),
@@ -56,6 +56,7 @@ enum CommandTable {
             Example("aegisfs mount test.img mnt", "read-write"),
             Example("aegisfs mount -o ro,noatime /dev/sdb1 /mnt", "with options"),
             Example("aegisfs mount -o remount,ro mnt", "make it read-only"),
+            Example("aegisfs mount --snapshot monday test.img mnt", "an earlier state, to read"),
         ],
         exitCodes: [.notFound, .busy], run: MountVerb.run)
 

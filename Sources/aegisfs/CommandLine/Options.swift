@@ -66,6 +66,10 @@ extension OptionSpec {
     static let memory = OptionSpec(
         "memory", "for what was seen, 64K to 512M; 256M if not given", value: "SIZE")
     // MARK: snapshot
+    static let mountSnapshot = OptionSpec(
+        "snapshot", "mount a snapshot, read-only; also -o snapshot=NAME", value: "NAME")
+    static let mountHead = OptionSpec(
+        "head", "mount a clone; also -o head=NAME", value: "NAME")
     static let noSync = OptionSpec("no-sync", "leave out what is only in the kernel's cache")
     static let snapshotDescription = OptionSpec("description", "what it is for", value: "TEXT")
     static let snapshotTag = OptionSpec("tag", "a property", value: "K=V", repeatable: true)

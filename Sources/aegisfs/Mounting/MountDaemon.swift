@@ -32,6 +32,7 @@ final class MountDaemon: ControlService {
         self.volume = volume
         self.device = device
         self.log = log
+        let files = try Self.files(of: volume, plan)
         let status = volume.status()
         guard let identity = DeviceIdentity(path: plan.target) else {
             throw Target.missing(plan.target, errno)
@@ -60,12 +61,28 @@ final class MountDaemon: ControlService {
         options.onReady = onReady
         do throws(FuseMountError) {
             session = try FuseSession(
-                fileSystem: volume.fileSystem, mountpoint: plan.mountpoint, options: options)
+                fileSystem: files, mountpoint: plan.mountpoint, options: options)
         } catch {
             scrubs.stop()
             registration.remove()
             throw Failure(.failed, .mountRefused, error.description, hint: error.cure)
         }
+    }
+
+    /// The files that the plan asks for.
+    private static func files(
+        of volume: Volume, _ plan: Plan
+    ) throws(Failure) -> FileSystem {
+        guard let wanted = plan.options.files else { return volume.fileSystem }
+        let store = volume.snapshotStore
+        let name = Array(wanted.name.utf8)
+        do throws(FSError) {
+            if store.isSnapshot(name) == wanted.isSnapshot { return try store.files(of: name) }
+        } catch .noSuchEntry {} catch { throw Failure(error, target: plan.target) }
+        throw Failure(
+            .notFound, .noSnapshot,
+            "\(plan.target): there is no \(wanted.isSnapshot ? "snapshot" : "clone") '\(wanted.name)'",
+            hint: "'aegisfs snapshot list \(plan.target)' shows all")
     }
 
     /// Serves the mount until it ends; returns how closing the volume went.

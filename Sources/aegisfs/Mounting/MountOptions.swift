@@ -3,6 +3,13 @@
 internal import FSCore
 internal import Glibc
 
+/// A tree of a volume other than its default head.
+struct MountedFiles: Equatable, Sendable {
+    var name: String
+    /// Else a clone.
+    var isSnapshot: Bool
+}
+
 struct MountOptions: Equatable, Sendable {
     var isReadOnly = false
     var isRemount = false
@@ -19,6 +26,8 @@ struct MountOptions: Equatable, Sendable {
     var commitSeconds = 5
     var cacheBytes: UInt64?
     var compression = CompressionSetting.inherited
+    /// Whose files are mounted; nil is the default head.
+    var files: MountedFiles?
     /// What mount(8) shows as the source; nil shows the image or device.
     var sourceName: String?
     /// The words as given, to hand on to the daemon.
@@ -38,7 +47,7 @@ struct MountOptions: Equatable, Sendable {
         "nodev", "dev", "noexec", "exec", "sync", "async", "dirsync", "writeback", "nowriteback",
         "noatime",
         "atime", "relatime", "strictatime", "commit", "cache", "compress",
-        "nocompress", "fsname", "discard", "nodiscard",
+        "nocompress", "fsname", "discard", "nodiscard", "snapshot", "head",
     ]
 
     /// - Parameter sloppy: pass over words that are not known, as `mount -s` asks.
@@ -77,6 +86,10 @@ struct MountOptions: Equatable, Sendable {
         case ("atime", nil), ("relatime", nil): accessTime = .relative
         case ("strictatime", nil): accessTime = .strict
         case ("fsname", let value?): sourceName = value
+        case ("snapshot", let value?):
+            files = MountedFiles(name: value, isSnapshot: true)
+            isReadOnly = true
+        case ("head", let value?): files = MountedFiles(name: value, isSnapshot: false)
         case ("commit", let value?):
             guard let seconds = Int(value), (1...3600).contains(seconds) else {
                 throw .usage("commit: '\(value)' is not a number of seconds from 1 to 3600")

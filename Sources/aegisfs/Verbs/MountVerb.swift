@@ -19,6 +19,8 @@ enum MountVerb {
 
     private static func words(_ arguments: Arguments) -> [String] {
         arguments.values(.mountOptions) + (arguments.has(.readOnly) ? ["ro"] : [])
+            + (arguments.value(.mountSnapshot).map { ["snapshot=\($0)"] } ?? [])
+            + (arguments.value(.mountHead).map { ["head=\($0)"] } ?? [])
     }
 
     /// `mount.fuse.aegisfs SOURCE DIR -o OPTIONS`

@@ -167,7 +167,13 @@ enum SnapshotVerb {
                 result = .success(
                     try SnapshotService(volume: volume, target: path).perform(request))
             } catch { result = .failure(error) }
-            do throws(FSError) { try volume.close() } catch {
+            do throws(FSError) {
+                // Nobody else will give back the space before the next mount.
+                if request.action == .delete, !isReading, request.dryRun != true {
+                    try volume.snapshotStore.sweep()
+                }
+                try volume.close()
+            } catch {
                 throw Failure(error, target: path)
             }
             return try result.get()

@@ -1,0 +1,107 @@
+/// `aegisfs snapshot` on an image, a loop device and a live mount.
+internal import FSTestSupport
+internal import Foundation
+internal import Testing
+
+@Suite(.serialized) struct SnapshotCommandTests {
+    private func shell(_ line: String) throws { try require(["/bin/sh", "-c", line]) }
+
+    /// Bytes that only the kernel's cache has are in a snapshot; going back shows them again.
+    private func goThere(_ volume: MountedVolume) throws {
+        let target = volume.target
+        let file = volume.directory.appendingPathComponent("file").path
+        try volume.mount()
+        let live = volume.directory.path
+        // Written and not closed: nothing but the snapshot's own syncfs brings it here.
+        try shell(
+            "exec 3>\(file); echo monday >&3; "
+                + "\(AegisCommand.requirePath()) snapshot create \(live) monday --tag a=b")
+        try shell("echo tuesday > \(file)")
+        try AegisCommand.require("snapshot", "create", live, "tuesday", "--description", "2nd")
+        #expect(try AegisCommand.run("snapshot", "create", live, "monday").exitCode == 1)
+        let list = try AegisCommand.require("snapshot", "list", live, "--json")
+        #expect(list.contains("\"name\":\"monday\"") && list.contains("\"tags\":[\"a=b\"]"))
+        #expect(
+            try AegisCommand.run("snapshot", "rollback", live, "monday", "--yes").exitCode == 11)
+        try AegisCommand.require("snapshot", "hold", live, "monday", "backup")
+        #expect(try AegisCommand.run("snapshot", "delete", live, "monday", "--yes").exitCode == 11)
+        try AegisCommand.require("snapshot", "release", live, "monday", "backup")
+        try volume.unmount()
+
+        #expect(try AegisCommand.run("snapshot", "rollback", target, "monday").exitCode == 13)
+        try AegisCommand.require("snapshot", "rollback", target, "monday", "--dry-run")
+        try AegisCommand.require("snapshot", "rollback", target, "monday", "--yes")
+        try volume.mount()
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == "monday\n")
+        try volume.unmount()
+        try AegisCommand.require("snapshot", "rollback", target, "tuesday", "--yes")
+        try volume.mount()
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == "tuesday\n")
+        try volume.unmount()
+
+        try AegisCommand.require("snapshot", "clone", target, "monday", "work")
+        try AegisCommand.require("snapshot", "rename", target, "monday", "first")
+        #expect(
+            try AegisCommand.run("snapshot", "delete", target, "monday", "--yes").exitCode == 10)
+        try AegisCommand.require("snapshot", "protect", target, "tuesday", "--until", "2100-01-01")
+        #expect(
+            try AegisCommand.run("snapshot", "delete", target, "tuesday", "--yes").exitCode == 11)
+
+        // Mounted: a snapshot to read, a clone to write.
+        try volume.mount(options: "snapshot=first")
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == "monday\n")
+        #expect(try run(["touch", file]).exitCode != 0)
+        try volume.unmount()
+        try volume.mount(options: "head=work")
+        try shell("echo clone >> \(file)")
+        try volume.unmount()
+        try volume.mount(options: "head=work")
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == "monday\nclone\n")
+        try volume.unmount()
+        try volume.mount()
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == "tuesday\n")
+        try volume.unmount()
+        let missing = try AegisCommand.run(
+            "mount", "--snapshot", "none", target, volume.directory.path)
+        #expect(missing.exitCode == 10)
+        #expect(try volume.check().exitCode == 0)
+        try AegisCommand.require("snapshot", "delete", target, "first", "work", "--yes")
+        try AegisCommand.require("snapshot", "stats", target)
+        try AegisCommand.require("inspect", "snapshots", target)
+        #expect(try volume.check().exitCode == 0)
+    }
+
+    @Test(.enabled(if: TestMachine.canMount)) func onAnImage() throws {
+        try withVolume(size: "1G") { volume, _ in try goThere(volume) }
+    }
+
+    @Test(.enabled(if: TestMachine.canMount)) func onALoopDevice() throws {
+        try withLoopDevice { device, folder in
+            let volume = try MountedVolume(device: device, in: folder)
+            defer { volume.cleanUp() }
+            try goThere(volume)
+        }
+    }
+
+    /// Killed right after the command said that it was done.
+    @Test(.enabled(if: TestMachine.canMount)) func survivesAKill() throws {
+        try withVolume(size: "1G") { volume, _ in
+            try volume.mountInForeground()
+            let live = volume.directory.path
+            try shell("echo one > \(live)/file")
+            try AegisCommand.require("snapshot", "create", live, "kept")
+            try shell("echo two > \(live)/file; sync \(live)/file")
+            try AegisCommand.require("snapshot", "create", live, "gone")
+            try AegisCommand.require("snapshot", "delete", live, "gone", "--yes")
+            try volume.killDaemon()
+            let list = try AegisCommand.require("snapshot", "list", volume.target)
+            #expect(list.contains("kept") && !list.contains("gone"))
+            try AegisCommand.require("snapshot", "rollback", volume.target, "kept", "--yes")
+            #expect(try volume.check().exitCode == 0)
+            try volume.mount()
+            #expect(
+                try String(contentsOfFile: live + "/file", encoding: .utf8) == "one\n")
+            try volume.unmount()
+        }
+    }
+}
