@@ -13,6 +13,9 @@ extension Volume {
     /// Blocks in one entry's copy, and in one transaction.
     private static let moveBlocks: UInt64 = 256
     private static let batchBlocks: UInt64 = 2048
+    /// Runs in one transaction: places for nodes are held for each of them, which a volume that is to
+    /// be as small as possible does not have.
+    private static let batchRuns = 8
 
     func shrink(
         from old: DiskLayout, to new: DiskLayout, _ pace: Pace
@@ -73,7 +76,9 @@ extension Volume {
                     for chunk in Self.chunks(run) {
                         batch.append(chunk)
                         batched += UInt64(chunk.count)
-                        guard batched >= Self.batchBlocks else { continue }
+                        guard batched >= Self.batchBlocks || batch.count == Self.batchRuns else {
+                            continue
+                        }
                         try move(batch, evacuation, pace)
                         batch = []
                         batched = 0
