@@ -275,6 +275,14 @@ extension Volume {
 }
 
 extension Snapshots {
+    /// The files of a clone; throws `.noSuchEntry` without such a clone.
+    public func files(ofClone name: [UInt8]) throws(FSError) -> FileSystem {
+        guard let node = node(named: name), node.record.kind == .head,
+            let files = try volume.files(of: node.record.head)
+        else { throw .noSuchEntry }
+        return files
+    }
+
     /// The files of a snapshot, which are only read; throws `.noSuchEntry` without such a snapshot. Once
     /// it is deleted every call of theirs throws `.stale`.
     public func files(of name: [UInt8]) throws(FSError) -> FileSystem {

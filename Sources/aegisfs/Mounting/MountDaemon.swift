@@ -77,7 +77,7 @@ final class MountDaemon: ControlService {
         let store = volume.snapshotStore
         let name = Array(wanted.name.utf8)
         do throws(FSError) {
-            if store.isSnapshot(name) == wanted.isSnapshot { return try store.files(of: name) }
+            return wanted.isSnapshot ? try store.files(of: name) : try store.files(ofClone: name)
         } catch .noSuchEntry {} catch { throw Failure(error, target: plan.target) }
         throw Failure(
             .notFound, .noSnapshot,

@@ -114,7 +114,7 @@ struct SnapshotService {
             guard let newName = request.newName else { throw .invalidArgument }
             try store.clone(name, as: try label(Array(newName.utf8), request))
         case .rollback:
-            let kept = "before-rollback-\(TimeFormatter.utc(Timestamp.now().seconds))"
+            let kept = freeName("before-rollback-\(TimeFormatter.utc(Timestamp.now().seconds))")
             document.kept = kept
             document.isDryRun = request.dryRun == true
             guard store.isSnapshot(name) else { throw .noSuchEntry }
@@ -125,6 +125,17 @@ struct SnapshotService {
             try store.relabel(name) { $0.name = Array(newName.utf8) }
         default: throw .invalidArgument
         }
+    }
+
+    /// `name`, or what comes next: two rollbacks may be made within a second.
+    private func freeName(_ name: String) -> String {
+        var candidate = name
+        var number = 2
+        while store.label(of: Array(candidate.utf8)) != nil {
+            candidate = "\(name)-\(number)"
+            number += 1
+        }
+        return candidate
     }
 
     private func label(
