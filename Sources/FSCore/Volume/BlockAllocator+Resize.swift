@@ -75,6 +75,7 @@ extension BlockAllocator {
                 for run in takenNumbers(inRegion: number) { bits.set(run.start, run.count) }
                 for run in new.fixedRuns(inRegion: number) { bits.set(run.start, run.count) }
                 region.free = BlockBits.count - bits.population
+                region.longest = BlockBits.count
             }
         }
     }
