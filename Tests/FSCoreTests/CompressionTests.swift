@@ -396,9 +396,12 @@ import Testing
         #expect(try property() == PropertyValue(value: "zstd:3", isSet: true))
         #expect(
             try rig.fs.attributes(of: file).flags == InodeFlags.compressed | InodeFlags.noDump)
+        let both = InodeFlags.compressed | InodeFlags.notCompressed
+        try rig.fs.setFlags(of: file, both, projectID: nil)
+        #expect(try attribute(file) == "none")
+        try rig.fs.setFlags(of: file, 0, projectID: nil)
         #expect(throws: FSError.invalidArgument) {
-            try rig.fs.setFlags(
-                of: file, InodeFlags.compressed | InodeFlags.notCompressed, projectID: nil)
+            try rig.fs.setFlags(of: file, both, projectID: nil)
         }
         #expect(throws: FSError.invalidArgument) { try set(file, "rar") }
         #expect(throws: FSError.invalidArgument) { try set(file, "zstd:40") }

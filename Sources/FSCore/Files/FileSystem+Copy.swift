@@ -96,31 +96,10 @@ extension FileSystem {
             let replaced = try fileMap.extents(target, place..<place + blocks, limit: limit)
             if replaced.count == limit { blocks = min(blocks, replaced[limit - 1].end - place) }
 
-            var fresh: [FileMap.Extent] = []
-            for extent in shared where extent.record.kind == .data {
-                let start = max(extent.block, first)
-                let end = min(extent.end, first + blocks)
-                guard start < end else { continue }
-                var part = extent.record.part(
-                    UInt32(start - extent.block), UInt32(end - start))
-                part.birth = transaction.epoch(in: volume)
-                fresh.append(FileMap.Extent(block: start - first + place, record: part))
-            }
-            // What would cost more to share than to copy is left to the caller.
-            let worth = FileMap.countWorthSharing(fresh)
-            if worth < fresh.count {
-                blocks = fresh[worth].block - place
-                fresh.removeSubrange(worth...)
-                guard blocks > 0 else { return 0 }
-            }
-            for extent in fresh {
-                for index in 0..<extent.record.replicas.count {
-                    transaction.reference(extent.record.storedRun(index))
-                }
-            }
-            try fileMap.replace(
-                target, place..<place + blocks, replaced.filter { $0.block < place + blocks },
-                with: fresh, &record, transaction)
+            try refer(
+                to: shared, from: first, &blocks, target, at: place, replacing: replaced, &record,
+                transaction)
+            guard blocks > 0 else { return 0 }
             record.content = .extents
             let covered = min(blocks << 12, count)
             record.size = max(record.size, to + covered)
@@ -132,5 +111,40 @@ extension FileSystem {
             transaction.put(target, record)
             return covered
         }
+    }
+
+    /// Maps what `shared` has of `blocks` blocks from `first` on to `place` of the target, which has
+    /// `replaced` there; where `shared` has none there are holes. `blocks` becomes less when only so
+    /// many are worth it, 0 if none.
+    func refer(
+        to shared: [FileMap.Extent], from first: UInt64, _ blocks: inout UInt64,
+        _ target: InodeNumber, at place: UInt64, replacing replaced: [FileMap.Extent],
+        _ record: inout InodeRecord, _ transaction: Transaction
+    ) throws(FSError) {
+        var fresh: [FileMap.Extent] = []
+        for extent in shared where extent.record.kind == .data {
+            let start = max(extent.block, first)
+            let end = min(extent.end, first + blocks)
+            guard start < end else { continue }
+            var part = extent.record.part(UInt32(start - extent.block), UInt32(end - start))
+            part.birth = transaction.epoch(in: volume)
+            fresh.append(FileMap.Extent(block: start - first + place, record: part))
+        }
+        // What would cost more to share than to copy is left to the caller.
+        let worth = FileMap.countWorthSharing(fresh)
+        if worth < fresh.count {
+            blocks = fresh[worth].block - place
+            fresh.removeSubrange(worth...)
+            guard blocks > 0 else { return }
+        }
+        for extent in fresh {
+            for index in 0..<extent.record.replicas.count {
+                transaction.reference(extent.record.storedRun(index))
+            }
+        }
+        let range = place..<place + blocks
+        try fileMap.replace(
+            target, range, replaced.filter { $0.block < range.upperBound && $0.end > place },
+            with: fresh, &record, transaction)
     }
 }

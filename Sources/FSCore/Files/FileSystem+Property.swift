@@ -53,7 +53,7 @@ public struct Property: Sendable {
 
     /// How a file's data is compressed; of a directory, of the files that are made in it.
     package static let compression = Property(
-        name: "compression", summary: "how data is compressed that is written from now on",
+        name: "compression", summary: "how new data is compressed",
         values: "none, lz4[:1-12], zstd[:1-19] or zlib[:1-9]",
         place: .inode(
             get: { $0.compression.number },

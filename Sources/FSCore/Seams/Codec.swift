@@ -95,11 +95,13 @@ extension CompressionSetting {
         }
     }
 
-    /// What chattr(1) makes of it; a codec that is set stays the same.
+    /// What chattr(1) makes of it: of two flags that exclude each other the one counts that was not
+    /// there; a codec that is set stays the same.
     func applying(
         _ flags: UInt32, inherited: CompressionSetting
     ) throws(FSError) -> CompressionSetting {
-        switch flags & InodeFlags.compression {
+        let asked = flags & InodeFlags.compression
+        switch asked == InodeFlags.compression ? asked & ~inodeFlags : asked {
         case 0: return .inherited
         case InodeFlags.notCompressed: return .none
         case InodeFlags.compressed:

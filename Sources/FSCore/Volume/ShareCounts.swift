@@ -104,7 +104,7 @@ extension Volume {
     }
 
     /// The runs of equal count in a range, with their count.
-    private static func forEachRun(
+    static func forEachRun(
         _ range: Range<UInt64>, _ shares: [ShareRecord],
         _ body: (Range<UInt64>, UInt32) throws(FSError) -> Void
     ) throws(FSError) {
@@ -159,6 +159,12 @@ extension Volume {
         for share in result where !seen.contains(share) {
             transaction.put(share.key, share.encoded(), tree: .volume)
         }
+    }
+
+    /// The items that overlap a run, in order.
+    func shares(of run: BlockRun) throws(FSError) -> [ShareRecord] {
+        guard mayHaveShares else { return [] }
+        return try shares(touching: run.start.rawValue..<run.start.rawValue + run.count)
     }
 
     /// The items that overlap a range of block addresses, in order.

@@ -4,8 +4,8 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, property, resize, trim, inspect, sync, explain, help,
-        completion,
+        format, mount, umount, status, check, property, extents, usage, defragment, dedup, resize,
+        trim, inspect, sync, explain, help, completion,
         daemon,
     ]
 
@@ -80,6 +80,52 @@ enum CommandTable {
         options: [.json, .progress, .quiet], operands: [target],
         examples: [Example("aegisfs check test.img", "an unmounted image")],
         exitCodes: [.damaged, .notFound, .busy, .interrupted], run: CheckVerb.run)
+
+    private static let livePaths = [
+        OperandSpec("PATH", "a file or directory on a mount"),
+        OperandSpec("MORE", "others on the same mount", count: .optionalRepeating),
+    ]
+
+    private static let extents = CommandSpec(
+        name: "extents", summary: "show where a file's data lies, and what it shares",
+        options: [.json, .exact, .noHeader], operands: [OperandSpec("PATH", "a file on a mount")],
+        examples: [Example("aegisfs extents mnt/file", "like filefrag -v")],
+        exitCodes: [.notFound], run: FileVerbs.extents)
+
+    private static let usage = CommandSpec(
+        name: "usage", summary: "show what files hold: logical, stored, shared, compressed",
+        notes: [
+            "Blocks with several references count once; exclusive is what deleting would free."
+        ],
+        options: [.json, .exact], operands: livePaths,
+        examples: [Example("aegisfs usage mnt/photos", "all below a directory")],
+        exitCodes: [.notFound], run: FileVerbs.usage)
+
+    private static let defragment = CommandSpec(
+        name: "defragment", summary: "write files anew, in fewer extents or compressed otherwise",
+        notes: [
+            "What files share is left alone, since a copy would take the space that sharing saves.",
+            "\(CompressionSetting.forms).",
+        ],
+        options: [.rewriteCompression, .json, .progress, .quiet], operands: livePaths,
+        examples: [
+            Example("aegisfs defragment --compression zstd:9 mnt/logs", "compress what is there")
+        ],
+        exitCodes: [.notFound, .interrupted], run: FileVerbs.defragment)
+
+    private static let dedup = CommandSpec(
+        name: "dedup", summary: "find equal blocks of files and let the files share them",
+        notes: [
+            "PATHs are from the volume's root; without any all files are gone through. Bytes are",
+            "compared before anything is shared. What is done stays when it is interrupted.",
+        ],
+        options: [.memory, .json, .exact, .progress, .quiet],
+        operands: [
+            target,
+            OperandSpec("PATH", "from the volume's root", count: .optionalRepeating),
+        ],
+        examples: [Example("aegisfs dedup mnt", "a mounted volume")],
+        exitCodes: [.notFound, .busy, .interrupted], run: FileVerbs.dedup)
 
     private static let resize = CommandSpec(
         name: "resize", summary: "make a volume larger or smaller, mounted or not",

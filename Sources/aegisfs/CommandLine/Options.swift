@@ -50,6 +50,12 @@ extension OptionSpec {
     static let readyDescriptor = OptionSpec(
         "ready-fd", "where to report that the mount is ready", value: "FD")
 
+    // MARK: defragment and dedup
+    static let rewriteCompression = OptionSpec(
+        "compression", "instead of what the files are to have", value: "CODEC")
+    static let memory = OptionSpec(
+        "memory", "for what was seen, 64K to 512M; 256M if not given", value: "SIZE")
+
     // MARK: inspect
     static let depth = OptionSpec("depth", "levels of the tree to show", value: "N")
 

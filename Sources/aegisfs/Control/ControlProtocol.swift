@@ -14,6 +14,10 @@
 ///                                                 minimum and maximum
 ///     {"command": "trim"}                         give free space back
 ///     {"command": "mounts"}                       what is mounted where
+///     {"command": "extents", "inodes": [7], "offset_bytes": 0}    where a file's data lies
+///     {"command": "usage", "inodes": [1]}         what files hold
+///     {"command": "defragment", "inodes": [7], "compression": "zstd:3"}   write files anew
+///     {"command": "dedup", "paths": ["/a"], "memory_bytes": 268435456}    share equal blocks
 ///     {"command": "shutdown"}                     unmount, even if it is in use
 ///
 /// Answer: any number of progress lines, then one result or one error.
@@ -26,17 +30,25 @@
 /// Afterwards the client may send the next request. A request that does not arrive as a whole
 /// within ten seconds, or an answer that is not read for as long, ends the connection. A line that
 /// is no request is answered with an error; one that is too long also ends the connection. A field
-/// that is not known is ignored. A check, a resize or a trim ends early when its client closes the connection, and when
+/// that is not known is ignored. Long work ends early when its client closes the connection, and when
 /// the volume is unmounted.
 
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
         case status, sync, check, remount, resize, trim, mounts, shutdown
+        case extents, usage, defragment, dedup
     }
     var command: Command
     /// For `remount`.
     var readOnly: Bool?
+    /// Of files and directories; for `extents`, `usage` and `defragment`.
+    var inodes: [UInt64]?
+    var offsetBytes: UInt64?
+    var compression: String?
+    /// From the volume's root; for `dedup`, which takes all of the volume without them.
+    var paths: [String]?
+    var memoryBytes: UInt64?
     /// For `resize`.
     var size: ResizeSize?
     var rateBps: UInt64?
@@ -53,6 +65,10 @@ struct ControlReply: Codable, Sendable {
     var resize: ResizeDocument?
     var trim: TrimDocument?
     var mounts: [MountRecord]?
+    var extents: [ExtentDocument]?
+    var usage: UsageDocument?
+    var defragment: DefragmentDocument?
+    var dedup: DedupDocument?
     var error: FailureDocument?
 
     static var done: ControlReply { ControlReply(type: .result) }

@@ -198,6 +198,10 @@ final class MountDaemon: ControlService {
                         progress: { progress(ProgressReporter.Step(trim: $0)) }))
             case .mounts:
                 reply.mounts = [record]
+            case .extents, .usage, .defragment, .dedup:
+                try FileRequests.perform(
+                    request, volume.fileSystem, &reply, isCancelled: isCancelled,
+                    progress: progress)
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }

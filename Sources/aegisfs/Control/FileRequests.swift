@@ -1,0 +1,189 @@
+/// What the verbs about files ask of a volume, on a mount or in this process: their documents, as JSON
+/// shows them and the control socket carries them.
+internal import FSCore
+internal import Glibc
+
+struct ExtentDocument: Codable, Sendable {
+    var offsetBytes: UInt64
+    var lengthBytes: UInt64
+    var storedBytes: UInt64
+    var deviceBytes: [UInt64]
+    /// `plain`, `promised` or the codec.
+    var codec: String
+    var references: UInt32
+
+    init(_ extent: FileExtent) {
+        offsetBytes = extent.offset
+        lengthBytes = extent.length
+        storedBytes = extent.stored
+        deviceBytes = extent.places
+        codec = extent.codec?.name ?? (extent.isPromised ? "promised" : "plain")
+        references = extent.references
+    }
+}
+
+struct UsageDocument: Codable, Sendable {
+    var files: UInt64
+    var logicalBytes: UInt64
+    var storedBytes: UInt64
+    var exclusiveBytes: UInt64
+    var sharedBytes: UInt64
+    var encodedBytes: UInt64
+    var encodedStoredBytes: UInt64
+    var isComplete: Bool
+
+    init(_ usage: SpaceUsage) {
+        files = usage.files
+        logicalBytes = usage.logicalBytes
+        storedBytes = usage.storedBytes
+        exclusiveBytes = usage.exclusiveBytes
+        sharedBytes = usage.storedBytes - usage.exclusiveBytes
+        encodedBytes = usage.encodedBytes
+        encodedStoredBytes = usage.encodedStoredBytes
+        isComplete = usage.isComplete
+    }
+}
+
+struct DefragmentDocument: Codable, Sendable {
+    var files: UInt64 = 0
+    var rewrittenBytes: UInt64 = 0
+    var sharedBytes: UInt64 = 0
+    var extentsBefore: UInt64 = 0
+    var extentsAfter: UInt64 = 0
+    var isComplete = true
+
+    mutating func add(_ result: DefragmentResult) {
+        files += 1
+        rewrittenBytes += result.rewrittenBytes
+        sharedBytes += result.sharedBytes
+        extentsBefore += result.extentsBefore
+        extentsAfter += result.extentsAfter
+    }
+}
+
+struct DedupDocument: Codable, Sendable {
+    var scannedBytes: UInt64
+    var sharedBytes: UInt64
+    var comparedBytes: UInt64
+    var falseCandidates: UInt64
+    var passes: UInt64
+    var tableBytes: UInt64
+    var isComplete: Bool
+
+    init(_ result: DeduplicationResult) {
+        scannedBytes = result.scannedBytes
+        sharedBytes = result.sharedBytes
+        comparedBytes = result.comparedBytes
+        falseCandidates = result.falseCandidates
+        passes = result.passes
+        tableBytes = result.tableBytes
+        isComplete = result.isComplete
+    }
+}
+
+enum FileRequests {
+    /// Extents in one answer.
+    static let extentLimit = 10_000
+    static let memoryRange: ClosedRange<UInt64> = 64 << 10...512 << 20
+    static let defaultMemory: UInt64 = 256 << 20
+
+    static func perform(
+        _ request: ControlRequest, _ fileSystem: FileSystem, _ reply: inout ControlReply,
+        isCancelled: () -> Bool, progress: (ProgressReporter.Step) -> Void
+    ) throws(FSError) {
+        let inodes = (request.inodes ?? []).map { InodeNumber($0) }
+        switch request.command {
+        case .extents:
+            guard let inode = inodes.first else { throw .invalidArgument }
+            reply.extents = try fileSystem.extents(
+                of: inode, from: min(request.offsetBytes ?? 0, UInt64(Int64.max)),
+                limit: extentLimit
+            ).map { ExtentDocument($0) }
+        case .usage:
+            reply.usage = UsageDocument(
+                try fileSystem.usage(of: inodes, isCancelled: isCancelled))
+        case .defragment:
+            reply.defragment = try defragment(
+                request, inodes, fileSystem, isCancelled: isCancelled, progress: progress)
+        case .dedup:
+            var roots: [InodeNumber] = []
+            for path in request.paths ?? ["/"] { roots.append(try fileSystem.inode(at: path)) }
+            let memory = request.memoryBytes ?? defaultMemory
+            guard memoryRange.contains(memory) else { throw .invalidArgument }
+            reply.dedup = DedupDocument(
+                try fileSystem.deduplicate(
+                    roots, memoryBytes: Int(memory), isCancelled: isCancelled
+                ) { done, total in
+                    progress(
+                        ProgressReporter.Step(phase: "dedup", doneBytes: done, totalBytes: total))
+                })
+        default: throw .invalidArgument
+        }
+    }
+
+    private static func defragment(
+        _ request: ControlRequest, _ roots: [InodeNumber], _ fileSystem: FileSystem,
+        isCancelled: () -> Bool, progress: (ProgressReporter.Step) -> Void
+    ) throws(FSError) -> DefragmentDocument {
+        var compression: CompressionSetting?
+        if let text = request.compression {
+            guard let setting = CompressionSetting(parsing: text) else { throw .invalidArgument }
+            compression = setting
+        }
+        var document = DefragmentDocument()
+        let files = try fileSystem.regularFiles(below: roots)
+        for (number, inode) in files.enumerated() where document.isComplete {
+            do throws(FSError) {
+                let size = try fileSystem.attributes(of: inode).size
+                document.add(
+                    try fileSystem.defragment(inode, compression: compression) { done in
+                        progress(
+                            ProgressReporter.Step(
+                                phase: "defragment, file \(number + 1) of \(files.count)",
+                                doneBytes: min(done, size), totalBytes: size))
+                        if isCancelled() { document.isComplete = false }
+                        return document.isComplete
+                    })
+            } catch .stale { continue }
+        }
+        return document
+    }
+}
+
+/// A path on a mount: which daemon has it, and the inode.
+struct LivePath {
+    var mount: LiveMount
+    var inode: UInt64
+
+    init(_ path: String) throws(Failure) {
+        guard let status = fileStatus(path, followLinks: false) else {
+            throw Target.missing(path, errno)
+        }
+        let device = DeviceIdentity.number(UInt64(status.st_dev))
+        let entry = MountTable.current()?.entries.last { $0.isAegisFS && $0.device == device }
+        guard let entry, let mount = LiveMount.of(entry) else {
+            throw Failure(
+                .notFound, .notMounted, "\(path) is on no mounted AegisFS volume",
+                hint: "'aegisfs status' lists what is mounted")
+        }
+        self.mount = mount
+        inode = UInt64(status.st_ino)
+    }
+
+    /// Several paths, which must be on one mount.
+    static func all(_ paths: [String]) throws(Failure) -> (mount: LiveMount, inodes: [UInt64]) {
+        var found: [LivePath] = []
+        for path in paths {
+            let next = try LivePath(path)
+            if let first = found.first, first.mount.record.socket != next.mount.record.socket {
+                throw .usage("\(paths[0]) and \(path) are on different volumes")
+            }
+            found.append(next)
+        }
+        return (found[0].mount, found.map(\.inode))
+    }
+
+    static func noResult() -> Failure {
+        Failure(.failed, .badRequest, "the daemon answered without a result")
+    }
+}
