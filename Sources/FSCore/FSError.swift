@@ -88,9 +88,11 @@ public struct Corruption: Equatable, Sendable {
         /// Byte offset of a record, or number of an operation.
         case journal
         /// Byte offset of the blocks.
-        case share, remap
+        case share, deadlist, remap
+        /// Id of a snapshot or head.
+        case snapshot
         /// Offset of the item's key.
-        case module
+        case module, damage
     }
     public var structure: Structure
     /// Device byte offset for blocks and nodes, inode number for items.

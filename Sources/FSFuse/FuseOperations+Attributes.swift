@@ -13,6 +13,8 @@ private enum InodeIoctl {
     /// project id.
     static let getExtended: UInt32 = 0x801C_581F
     static let setExtended: UInt32 = 0x401C_5820
+    /// FS_IOC_SHUTDOWN. Its argument is said to be an output, so it does not arrive here.
+    static let shutDown: UInt32 = 0x8004_587D
 
     static let extendedLength = 28
     static let extendedProjectOffset = 12
@@ -84,6 +86,10 @@ extension FuseOperations {
                     try fileSystem.setFlags(
                         of: inode, flags, projectID: input.u32(InodeIoctl.extendedProjectOffset))
                     request.forgetAttributes(of: nodeID)
+                    request.reply(ioctl: output.view.slice(0, 0))
+                case InodeIoctl.shutDown:
+                    guard !request.isOrdinaryUser else { throw .notPermitted }
+                    try fileSystem.shutDown()
                     request.reply(ioctl: output.view.slice(0, 0))
                 case TrimIoctl.trim
                 where inputCount >= TrimIoctl.length && outputCount >= TrimIoctl.length:

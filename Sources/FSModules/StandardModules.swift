@@ -5,5 +5,6 @@ extension ModuleSet {
     public static let standard = ModuleSet(
         checksums: [CRC32C(), XXH3(), SHA256.shared], nameHash: { SipHash(key: $0) },
         codecs: [LZ4Codec(), ZstdCodec(), ZlibCodec()],
-        journal: { (setup) throws(FSError) in try WriteAheadJournal(setup) })
+        journal: { (setup) throws(FSError) in try WriteAheadJournal(setup) },
+        snapshots: { Snapshots($0) })
 }

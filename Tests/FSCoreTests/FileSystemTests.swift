@@ -105,3 +105,41 @@ private let directory = NewInode(mode: FileKind.directory.modeBits | 0o755)
         try again.close()
     }
 }
+
+/// EMLINK, at a limit that can be reached: for hard links, for directories made and moved in.
+@Test func linksEndAtTheLimit() throws {
+    let device = MemoryBlockDevice(byteCount: 256 << 20)
+    _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+    var options = OpenOptions()
+    options.checkpointIntervalMilliseconds = 0
+    options.linkLimit = 5
+    let volume = try Volume.open(device, modules: .standard, options: options)
+    let fs = volume.fileSystem
+    let made = try named("file") { try fs.create($0, in: .root, file) }
+    for number in 2...5 {
+        _ = try named("link\(number)") { try fs.link(made.inode, as: $0, in: .root) }
+    }
+    #expect(throws: FSError.tooManyLinks) {
+        _ = try named("one more") { try fs.link(made.inode, as: $0, in: .root) }
+    }
+    try named("link2") { try fs.unlink($0, in: .root) }
+    _ = try named("one more") { try fs.link(made.inode, as: $0, in: .root) }
+
+    let parent = try named("parent") { try fs.create($0, in: .root, directory) }.inode
+    let other = try named("other") { try fs.create($0, in: .root, directory) }.inode
+    for number in 1...3 { _ = try named("\(number)") { try fs.create($0, in: parent, directory) } }
+    #expect(throws: FSError.tooManyLinks) {
+        _ = try named("4") { try fs.create($0, in: parent, directory) }
+    }
+    _ = try named("4") { try fs.create($0, in: other, directory) }
+    #expect(throws: FSError.tooManyLinks) {
+        try named("4") { try fs.rename($0, in: other, to: $0, in: parent, []) }
+    }
+    // A file is no link of its directory, and replacing a directory adds none.
+    _ = try named("file") { try fs.create($0, in: parent, file) }
+    try named("4") { name in
+        try named("3") { try fs.rename(name, in: other, to: $0, in: parent, []) }
+    }
+    try volume.close()
+    #expect(try Checker.check(device, modules: .standard).findings.isEmpty)
+}

@@ -17,15 +17,17 @@ extension FormatDocumentTests {
         let transaction = Transaction()
         transaction.put(Key(0x0102, .orphan, 0x0304), [7, 8, 9])
         transaction.publish(run)
-        transaction.release(BlockRun(BlockAddress(block: 2000), 3), birth: BirthEpoch(1))
+        transaction.release(BlockRun(BlockAddress(block: 2000), 3))
         [UInt8](repeating: 0x5A, count: 4096).withView { transaction.stage(run, $0) }
         transaction.inodeDelta = -0x0506
         transaction.promisedDelta = 0x0708
+        transaction.referencedDelta = 0x090A
         let buffer = ByteBuffer(count: TransactionCoder.size(transaction))
         TransactionCoder.encode(transaction, operation: 0x1122, into: buffer.bytes) { _, _ in }
         let encoded = contents(buffer)
         let updateSize = 28 + 3
-        let dataOffset = 48 + updateSize + 2 * 16
+        let headerSize = 64
+        let dataOffset = headerSize + updateSize + 2 * 16
         try compare(
             "Journal transaction", encoded,
             [
@@ -34,17 +36,20 @@ extension FormatDocumentTests {
                 "staged runs": .number(1),
                 "inode delta": .number(UInt64(bitPattern: -0x0506)),
                 "promised delta": .number(0x0708), "operation": .number(0x1122),
+                "head": .number(2), "referenced delta": .number(0x090A),
                 "updates, runs": .anything,
             ])
         try compare(
-            "Journal update", Array(encoded[48..<48 + updateSize]),
+            "Journal update", Array(encoded[headerSize..<headerSize + updateSize]),
             [
                 "tree": .number(2), "key object": .number(0x0102), "key offset": .number(0x0304),
                 "key type": .number(UInt64(ItemType.orphan.rawValue)), "action": .number(1),
                 "value length": .number(3), "value": .bytes([7, 8, 9]),
             ], ["n": 3])
         #expect(
-            Array(encoded[(48 + updateSize)...].prefix(dataOffset - 48 - updateSize + 16))
+            Array(
+                encoded[(headerSize + updateSize)...].prefix(
+                    dataOffset - headerSize - updateSize + 16))
                 == littleEndian([1000, 1, 2000, 3, 1000, 1]))
 
         let uuid = VolumeUUID.random()

@@ -30,8 +30,8 @@ extension FormatDocumentTests {
         block.birthEpoch = BirthEpoch(0x5051_5253_5455_5657)
         block.inodeCeiling = 0x6061_6263_6465_6667
         block.written = Timestamp(seconds: 0x7071_7273_7475_7677, nanoseconds: 0x7A7B_7C7D)
-        block.inodeCount = 0x8081_8283_8485_8687
-        block.reservedBlocks = 0x9091_9293_9495_9697
+        block.headCounts.inodes = 0x8081_8283_8485_8687
+        block.headCounts.promised = 0x9091_9293_9495_9697
         block.nextSnapshotID = 0xA0A1_A2A3_A4A5_A6A7
         block.nameHashKey = NameHashKey(0xB0B1_B2B3_B4B5_B6B7, 0xB8B9_BABB_BCBD_BEBF)
         block.journalIncarnation = 0xC0C1_C2C3_C4C5_C6C7
@@ -39,6 +39,7 @@ extension FormatDocumentTests {
         block.journalExtents = extents.map { BlockRun(BlockAddress(rawValue: $0), $0 + 1) }
         block.errorCounters.counts = (1...8).map { UInt64($0) << 56 | 0x0304 }
         let bootID = VolumeUUID.random()
+        block.headCounts.referenced = 0x3132_3334_3536_3738
         block.compression = .codec(.zlib, level: 9)
         block.operations = 0x2122_2324_2526_2728
         block.addressLimit = 0x3132_3334_3536_3738
@@ -70,8 +71,8 @@ extension FormatDocumentTests {
                 "device count": .number(8), "this device": .number(0),
                 "written, seconds": .number(0x7071_7273_7475_7677),
                 "written, nanoseconds": .number(0x7A7B_7C7D),
-                "inode count": .number(block.inodeCount),
-                "promised blocks": .number(block.reservedBlocks),
+                "inode count": .number(block.headCounts.inodes),
+                "promised blocks": .number(block.headCounts.promised),
                 "next snapshot id": .number(block.nextSnapshotID),
                 "name hash key": .bytes(
                     littleEndian([block.nameHashKey.words.0, block.nameHashKey.words.1])),
@@ -86,6 +87,7 @@ extension FormatDocumentTests {
                 "lease time": .number(0x1112_1314_1516_1718),
                 "lease process": .number(0x191A_1B1C), "device table": .bytes(table),
                 "operations": .number(block.operations),
+                "referenced blocks": .number(block.headCounts.referenced),
                 "address limit": .number(block.addressLimit), "data copies": .number(2),
                 "codec": .number(3), "level": .number(9),
                 "checksum": .bytes(padded(littleEndian([checksum]), to: 32)),

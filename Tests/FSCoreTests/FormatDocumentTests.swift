@@ -11,7 +11,7 @@ import Testing
     let document: FormatDocument
     init() throws { document = try FormatDocument() }
 
-    private let layout = DiskLayout(blockCount: 4096)
+    let layout = DiskLayout(blockCount: 4096)
 
     /// What a sample holds in one field.
     enum Expected {
@@ -107,10 +107,10 @@ import Testing
             Set(document.records.keys) == [
                 "Superblock", "Device entry", "Bitmap entry", "Node", "Slot", "Node pointer", "Key",
                 "Inode record", "Directory record", "Directory entry", "Link record",
-                "Extent record", "Share record", "Remap record", "Module record",
-                "Attribute place",
-                "Attribute record",
-                "Attribute continuation",
+                "Extent record", "Share record", "Remap record", "Snapshot record",
+                "Snapshot label", "Deadlist record", "Segment record", "Bad block record",
+                "Damage record", "Module record",
+                "Attribute place", "Attribute record", "Attribute continuation",
                 "Journal record", "Journal transaction", "Journal update",
             ])
     }
@@ -184,7 +184,9 @@ import Testing
         let types: [String: ItemType] = [
             "orphan": .orphan, "inode": .inode, "inline data": .inlineData,
             "attribute": .attribute, "link": .link, "directory entry": .directoryEntry,
-            "extent": .extent, "share": .share, "remap": .remap, "module": .module,
+            "extent": .extent, "share": .share, "snapshot": .snapshot,
+            "snapshot label": .snapshotLabel, "deadlist": .deadlist, "segment": .segment,
+            "remap": .remap, "bad blocks": .badBlocks, "damage": .damage, "module": .module,
         ]
         let table = try document.table("object")
         #expect(table.count == types.count)
@@ -441,36 +443,6 @@ import Testing
             let decoded = try ExtentRecord(decoding: view, inode: 1, layout: layout)
             #expect(decoded.heldBlocks == 6)
         }
-    }
-
-    @Test func shareRecord() throws {
-        let share = ShareRecord(
-            start: BlockAddress(block: 1000), blocks: 0x0203, references: 0x0405_0607)
-        try compare(
-            "Share record", share.encoded(),
-            [
-                "version": .number(1), "blocks": .number(0x0203),
-                "references": .number(0x0405_0607),
-            ])
-        try refuse("Share record", share.encoded(), fixed: ["version"]) {
-            _ = try ShareRecord(share.key, decoding: $0, layout: layout)
-        }
-    }
-
-    @Test func moduleRecord() throws {
-        let record = ModuleRecord(.settings, 5, [1, 2, 3, 4, 5, 6, 7, 8])
-        #expect(record.key == Key(0, .module, 1 << 48 | 5))
-        try compare(
-            "Module record", record.encoded(),
-            ["version": .number(1), "payload": .bytes(record.payload)])
-        try refuse("Module record", record.encoded(), fixed: ["version"]) {
-            let decoded = try ModuleRecord(record.key, decoding: $0)
-            #expect(decoded == record)
-        }
-        let modules = try document.table("module").map { [$0[0], $0[1]] }
-        #expect(modules == ModuleRecord.Module.allCases.map { ["\($0.rawValue)", "\($0)"] })
-        let settings = try document.table("setting").map { [$0[0], $0[1]] }
-        #expect(settings == Property.settings.map { ["\($0.number)", $0.name] })
     }
 
     @Test func attributeRecord() throws {

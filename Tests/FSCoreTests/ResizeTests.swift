@@ -183,6 +183,29 @@ import Testing
     }
 
     /// A shrink moves again what the one before had moved, and numbers stay taken after regrowing.
+    /// The minimum that is told can be reached, also where a thousand runs have to move into as many
+    /// gaps.
+    @Test(arguments: [1, 2, 3, 4] as [UInt64]) func reachesTheMinimum(seed: UInt64) throws {
+        let rig = try Rig(megabytes: 512, seed: seed)
+        for index in 0..<2000 {
+            try rig.write("file\(index)", bytes: rig.random.pick([20_000, 40_000, 100_000]))
+        }
+        try rig.volume.checkpoint()
+        for index in 0..<2000 where rig.random.chance(1, in: 2) { try rig.remove("file\(index)") }
+        // Also from a size that is not much larger.
+        if seed > 2 {
+            let minimum = try rig.volume.planResize(.minimum).minimumBytes
+            _ = try rig.volume.resize(.bytes(minimum + 20 << 20))
+        }
+        let plan = try rig.volume.planResize(.minimum)
+        let done = try rig.volume.resize(.minimum)
+        #expect(done.newBytes == plan.minimumBytes && rig.byteCount == plan.minimumBytes)
+        try rig.verify()
+        try rig.reopen()
+        try rig.verify()
+        try rig.volume.close()
+    }
+
     @Test func shrinksAgainAndAgain() throws {
         let rig = try Rig(megabytes: 512)
         try populated(rig)

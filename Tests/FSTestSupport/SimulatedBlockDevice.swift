@@ -42,7 +42,8 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
     private var durable: BlockImage
     private var durableEvent = 0
     private var faults: [Fault] = []
-    private var unreadable: Set<UInt64> = []
+    /// Whether a write makes the block readable again.
+    private var unreadable: [UInt64: Bool] = [:]
     private var dropsFlush: (@Sendable (UInt64) -> Bool)?
     private var counted = Counters()
 
@@ -74,7 +75,7 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
             counted.bytesRead += UInt64(target.count)
             let block = offset / UInt64(BlockImage.blockSize)
             let end = block + UInt64(target.count / BlockImage.blockSize)
-            let isUnreadable = unreadable.contains { $0 >= block && $0 < end }
+            let isUnreadable = unreadable.keys.contains { $0 >= block && $0 < end }
             if strike(.read) != nil || isUnreadable { throw failure(.read, offset) }
             current.read(into: target, at: offset)
         }
@@ -86,6 +87,13 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
             counted.writes += 1
             counted.bytesWritten += UInt64(source.count)
             var write = DeviceWrite(source, at: offset)
+            for block in unreadable.keys
+            where block >= write.firstBlock
+                && block < write.firstBlock + UInt64(write.blocks.count)
+            {
+                guard unreadable[block] == true else { throw failure(.write, offset) }
+                unreadable[block] = nil
+            }
             switch strike(.write) {
             case .fail: throw failure(.write, offset)
             case .loseWrite: return
@@ -195,14 +203,14 @@ public final class SimulatedBlockDevice: BlockDevice, @unchecked Sendable {
     }
 
     public func inject(_ fault: Fault) { lock.withLock { faults.append(fault) } }
-    /// The block at this offset cannot be read.
-    public func makeUnreadable(at offset: UInt64) {
-        lock.withLock { _ = unreadable.insert(offset / UInt64(BlockImage.blockSize)) }
+    /// The block at this offset cannot be read until it is written, or cannot be written either.
+    public func makeUnreadable(at offset: UInt64, untilWritten: Bool = true) {
+        lock.withLock { unreadable[offset / UInt64(BlockImage.blockSize)] = untilWritten }
     }
     public func clearFaults() {
         lock.withLock {
             faults = []
-            unreadable = []
+            unreadable = [:]
         }
     }
 

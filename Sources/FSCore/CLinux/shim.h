@@ -4,6 +4,13 @@
 
 #include <sys/xattr.h>
 
+// O_DIRECT of open(2).
+#if defined(__aarch64__)
+static const int directAccessFlag = 0200000;
+#else
+static const int directAccessFlag = 040000;
+#endif
+
 int fallocate(int descriptor, int mode, long offset, long length);
 int syncfs(int descriptor);
 int memfd_create(const char *name, unsigned int flags);

@@ -19,6 +19,8 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case blockUsedTwice = 1204
     case shareRecordBad = 1205
     case shareCountWrong = 1206
+    case badBlockRecordBad = 1208
+    case damageRecordBad = 1209
     case remapRecordBad = 1220
     case remapUnreferenced = 1221
     case remapTargetMoved = 1222
@@ -57,6 +59,14 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case accessControlListBad = 1604
     // 1700: journal
     case journalDamaged = 1701
+    // 1800: snapshots
+    case snapshotRecordBad = 1801
+    case snapshotTreeWrong = 1802
+    case snapshotLabelBad = 1803
+    case headCountsWrong = 1804
+    case deadlistRecordBad = 1805
+    case deadlistWrong = 1806
+    case segmentRecordBad = 1807
     // 1850: what modules store
     case moduleRecordBad = 1850
 
@@ -94,6 +104,41 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
             (
                 .error, "the superblock's count of promised blocks is wrong",
                 "The blocks promised by fallocate do not add up to the superblock's count. Free space is shown too high or too low."
+            )
+        case .snapshotRecordBad:
+            (
+                .fatal, "the record of a snapshot or head is damaged",
+                "It says where the tree of the snapshot begins. Without it the snapshot cannot be found."
+            )
+        case .snapshotTreeWrong:
+            (
+                .fatal, "the table of snapshots contradicts itself",
+                "A snapshot or head has a parent that is none, an epoch that cannot be, or a name that another has, too."
+            )
+        case .snapshotLabelBad:
+            (
+                .error, "the name of a snapshot is damaged",
+                "The item with the name, the tags and the holds of a snapshot cannot be read. Its files are not affected."
+            )
+        case .headCountsWrong:
+            (
+                .error, "the recorded size of a head is wrong",
+                "The number of inodes or blocks that a head holds is not the recorded one. Files are not affected."
+            )
+        case .deadlistRecordBad:
+            (
+                .fatal, "an entry of a deadlist is damaged",
+                "It says what a snapshot holds that its successor dropped. Without it space is lost when the snapshot is deleted."
+            )
+        case .deadlistWrong:
+            (
+                .fatal, "a deadlist does not say what the snapshots differ in",
+                "The deadlist of a snapshot or head must have exactly what its parent refers to and it does not. Deleting snapshots could free blocks that are in use, or lose space."
+            )
+        case .segmentRecordBad:
+            (
+                .fatal, "the record of a deadlist's segment is damaged",
+                "It says which snapshot a part of the deadlists belongs to."
             )
         case .nodeUnreadable:
             (
@@ -314,6 +359,16 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
             (
                 .fatal, "the journal is damaged",
                 "Operations that were durable cannot be read from the journal. The volume mounts read-only, in the state before them; copy what is needed."
+            )
+        case .badBlockRecordBad:
+            (
+                .warning, "a record of bad blocks is damaged",
+                "Blocks that the medium does not keep may be handed out again; when they are, their damage is found, and they are listed anew."
+            )
+        case .damageRecordBad:
+            (
+                .warning, "a record of damage is damaged",
+                "What it said about damaged files is lost; a scrub finds it again."
             )
         case .moduleRecordBad:
             (

@@ -7,22 +7,6 @@ extension CheckRun {
         report(.encodedWithoutFeature, "inode \(key.object), offset \(key.offset)")
     }
 
-    // MARK: Items of the volume tree
-
-    /// False if nothing is known of such an item.
-    func volumeItem(_ key: Key, _ value: ByteView) -> Bool {
-        switch key.type {
-        case .share: share(key, value)
-        case .remap: remap(key, value)
-        case .module:
-            do throws(FSError) { _ = try ModuleRecord(key, decoding: value) } catch {
-                report(.moduleRecordBad, "\(error)")
-            }
-        default: return false
-        }
-        return true
-    }
-
     // MARK: References against counts
 
     /// The volume tree is walked first, so all shares are known when the extents come.
@@ -45,7 +29,8 @@ extension CheckRun {
 
     // MARK: Inodes against names
 
-    func checkInodes() {
+    /// - Parameter expected: what is recorded of the head whose walk has ended.
+    func checkInodes(_ expected: TreeCounts, isDefault: Bool) {
         let root = InodeNumber.root.rawValue
         if inodes[root]?.hasRecord != true {
             report(.inodeRecordBad, "the root directory is missing")
@@ -100,11 +85,20 @@ extension CheckRun {
             report(.orphanListWrong, "inode \(orphan)")
         }
         checkConnection(root)
-        if result.inodes != superblock.inodeCount {
-            report(.inodeCountWrong, "\(superblock.inodeCount) recorded, \(result.inodes) found")
+        if counts.inodes != expected.inodes {
+            report(
+                isDefault ? .inodeCountWrong : .headCountsWrong,
+                "\(expected.inodes) recorded, \(counts.inodes) found")
         }
-        if promised != superblock.reservedBlocks {
-            report(.promisedCountWrong, "\(superblock.reservedBlocks) recorded, \(promised) found")
+        if counts.promised != expected.promised {
+            report(
+                isDefault ? .promisedCountWrong : .headCountsWrong,
+                "\(expected.promised) recorded, \(counts.promised) found")
+        }
+        if counts.referenced != expected.referenced {
+            report(
+                .headCountsWrong,
+                "\(expected.referenced) blocks recorded, \(counts.referenced) found")
         }
     }
 

@@ -11,16 +11,29 @@ extension Checker {
         _ device: any BlockDevice, modules: ModuleSet
     ) -> [CheckFinding] {
         let copies = SuperblockStore.readAll(device, modules: modules)
-        let newest = copies.compactMap { try? $0.result.get().sequence.rawValue }.max() ?? 0
+        let newest = copies.compactMap { try? $0.result.get() }.max { $0.sequence < $1.sequence }
         return copies.compactMap { copy in
-            // Format writes sequence 1, and so one pair only.
-            guard case .failure(let error) = copy.result, newest != 1 || copy.pair == 1 else {
-                return nil
+            switch copy.result {
+            case .success(let superblock):
+                guard let newest, isStale(superblock, newest) else { return nil }
+                return CheckFinding(
+                    issue: .superblockCopyBad,
+                    message: "block \(copy.block): sequence \(superblock.sequence.rawValue) is "
+                        + "older than it must be")
+            case .failure(let error):
+                // Format writes sequence 1, and so one pair only.
+                if newest?.sequence.rawValue == 1, copy.pair != 1 { return nil }
+                let what = copy.isAbsent ? "there is none" : error.description
+                return CheckFinding(
+                    issue: .superblockCopyBad, message: "block \(copy.block): \(what)")
             }
-            let what = copy.isAbsent ? "there is none" : error.description
-            return CheckFinding(
-                issue: .superblockCopyBad, message: "block \(copy.block): \(what)")
         }
+    }
+
+    /// A copy that missed a write. After a crash one may be older than its pair; a clean unmount has
+    /// written both pairs anew.
+    private static func isStale(_ copy: Superblock, _ newest: Superblock) -> Bool {
+        newest.isCleanlyUnmounted && copy.sequence.rawValue + 1 < newest.sequence.rawValue
     }
 
     /// The same of a volume in use. A place may be looked at just while a checkpoint writes it, so

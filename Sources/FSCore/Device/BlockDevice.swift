@@ -17,10 +17,16 @@ public protocol BlockDevice: AnyObject, Sendable {
 
     /// Fills `target` from `offset` on. A read beyond the end is an error, never short.
     func read(into target: MutableByteView, at offset: UInt64) throws(FSError)
+    /// The same, past any cache on the way where that is possible: what the medium itself holds.
+    func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError)
     /// Writes all of `source` at `offset`.
     func write(_ source: ByteView, at offset: UInt64) throws(FSError)
     /// Writes the parts one behind the other, starting at `offset`.
     func write(parts: [ByteView], at offset: UInt64) throws(FSError)
+    /// Writes over what the medium has and reads it back, past any cache on the way where that is
+    /// possible; false if the medium does not keep it. Tells nothing about other writes, and a failure
+    /// of it does not come up in a later flush.
+    func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool
     /// Makes every write that returned before this call durable.
     func flush() throws(FSError)
     /// Makes the device this long (a multiple of 4096): an image file is extended or cut. What has a
@@ -33,6 +39,18 @@ public protocol BlockDevice: AnyObject, Sendable {
 }
 
 extension BlockDevice {
+    /// For devices without a cache.
+    public func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError) {
+        try read(into: target, at: offset)
+    }
+    /// For devices without a cache.
+    public func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool {
+        try write(source, at: offset)
+        let check = ByteBuffer(count: source.count)
+        try read(into: check.bytes, at: offset)
+        return check.view.equals(source)
+    }
+
     public func resize(to bytes: UInt64) throws(FSError) {
         guard bytes <= byteCount else { throw .device(.resize, errno: 95, offset: bytes) }
     }

@@ -21,6 +21,8 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
     private let descriptor: Int32
     private let lock = Mutex()
     private var isOpen = true
+    /// Goes past the page cache (O_DIRECT); opened when it is first needed. −1: there is no such thing.
+    private var direct: Int32?
 
     // ioctl numbers of linux/fs.h, which are macros of no use to Swift.
     private static let blkGetSize64: UInt = 0x8008_1272
@@ -86,6 +88,8 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
     public func close() {
         lock.withLock {
             if isOpen { Glibc.close(descriptor) }
+            if let direct, direct >= 0 { Glibc.close(direct) }
+            direct = -1
             isOpen = false
         }
     }
@@ -175,6 +179,59 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
         for part in parts {
             try write(part, at: position)
             position += UInt64(part.count)
+        }
+    }
+
+    /// By a descriptor of its own that goes past the page cache (O_DIRECT); a filesystem that has no
+    /// such thing, as tmpfs, is asked the usual way.
+    public func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool {
+        guard offset <= byteCount, UInt64(source.count) <= byteCount - offset else {
+            throw .device(.write, errno: EINVAL, offset: offset)
+        }
+        let direct = directDescriptor
+        guard direct >= 0 else {
+            try write(source, at: offset)
+            return true
+        }
+        // The kernel writes back and forgets what its cache has of the range; an error of that is not
+        // taken from a later flush, as fdatasync would.
+        let buffer = ByteBuffer(copying: source)
+        let written = unsafe pwrite(
+            direct, buffer.view.unsafeBytes.baseAddress, buffer.count, off_t(offset))
+        guard written == buffer.count else {
+            throw .device(.write, errno: written < 0 ? errno : EIO, offset: offset)
+        }
+        buffer.bytes.zeroAll()
+        let got = unsafe pread(
+            direct, buffer.bytes.unsafeBytes.baseAddress, buffer.count, off_t(offset))
+        guard got == buffer.count else {
+            throw .device(.read, errno: got < 0 ? errno : EIO, offset: offset)
+        }
+        return buffer.view.equals(source)
+    }
+
+    /// What cannot be read so is read the usual way.
+    public func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError) {
+        let direct = directDescriptor
+        guard direct >= 0, offset <= byteCount, UInt64(target.count) <= byteCount - offset,
+            unsafe Int(bitPattern: target.unsafeBytes.baseAddress) & 4095 == 0
+        else { return try read(into: target, at: offset) }
+        let count = unsafe pread(
+            direct, target.unsafeBytes.baseAddress, target.count, off_t(offset))
+        if count < 0, errno != EINVAL, errno != EINTR {
+            throw .device(.read, errno: errno, offset: offset)
+        }
+        if count != target.count { try read(into: target, at: offset) }
+    }
+
+    private var directDescriptor: Int32 {
+        lock.withLock {
+            if let direct { return direct }
+            let access = isReadOnly ? O_RDONLY : O_RDWR
+            let opened = unsafe open(
+                "/proc/self/fd/\(descriptor)", access | O_CLOEXEC | directAccessFlag)
+            direct = opened
+            return opened
         }
     }
 

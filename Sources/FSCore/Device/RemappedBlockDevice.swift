@@ -26,6 +26,15 @@ final class RemappedBlockDevice: BlockDevice, @unchecked Sendable {
         }
     }
 
+    func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError) {
+        guard remaps.mayTouch(upTo: offset + UInt64(target.count)) else {
+            return try physical.readMedium(into: target, at: offset)
+        }
+        try forEachPart(offset, target.count) { (place, done, count) throws(FSError) in
+            try physical.readMedium(into: target.slice(done, count), at: place)
+        }
+    }
+
     func write(_ source: ByteView, at offset: UInt64) throws(FSError) {
         guard remaps.mayTouch(upTo: offset + UInt64(source.count)) else {
             return try physical.write(source, at: offset)
@@ -45,6 +54,17 @@ final class RemappedBlockDevice: BlockDevice, @unchecked Sendable {
             try write(part, at: position)
             position += UInt64(part.count)
         }
+    }
+
+    func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool {
+        guard remaps.mayTouch(upTo: offset + UInt64(source.count)) else {
+            return try physical.rewrite(source, at: offset)
+        }
+        var isKept = true
+        try forEachPart(offset, source.count) { (place, done, count) throws(FSError) in
+            if try !physical.rewrite(source.slice(done, count), at: place) { isKept = false }
+        }
+        return isKept
     }
 
     func flush() throws(FSError) { try physical.flush() }

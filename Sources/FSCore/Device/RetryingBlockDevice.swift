@@ -22,11 +22,15 @@ final class RetryingBlockDevice: BlockDevice, @unchecked Sendable {
     var isReadOnly: Bool { device.isReadOnly }
 
     func read(into target: MutableByteView, at offset: UInt64) throws(FSError) {
+        try retrying { () throws(FSError) in try device.read(into: target, at: offset) }
+    }
+    func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError) {
+        try retrying { () throws(FSError) in try device.readMedium(into: target, at: offset) }
+    }
+    private func retrying(_ body: () throws(FSError) -> Void) throws(FSError) {
         var failure: FSError?
         for _ in 0..<Self.attempts {
-            do throws(FSError) { return try device.read(into: target, at: offset) } catch {
-                failure = failure ?? error
-            }
+            do throws(FSError) { return try body() } catch { failure = failure ?? error }
         }
         if let failure { throw failure }
     }
@@ -35,6 +39,9 @@ final class RetryingBlockDevice: BlockDevice, @unchecked Sendable {
     }
     func write(parts: [ByteView], at offset: UInt64) throws(FSError) {
         try device.write(parts: parts, at: offset)
+    }
+    func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool {
+        try device.rewrite(source, at: offset)
     }
     func flush() throws(FSError) {
         try flushLock.withLock { () throws(FSError) in

@@ -163,6 +163,7 @@ extension FileMap {
         guard part.encoding != nil else { return part }
         var part = part
         record.blocks += part.heldBlocks
+        transaction.referencedDelta += Int64(part.heldBlocks)
         part.birth = transaction.epoch(in: volume)
         if volume.options.brokenRules.contains(.partsNotReferenced) { return part }
         for index in 0..<part.replicas.count { transaction.reference(part.storedRun(index)) }
@@ -223,6 +224,7 @@ extension FileMap {
                     transaction.delete(Self.key(inode, old.block))
                     for extent in stored {
                         record.blocks += extent.record.heldBlocks
+                        transaction.referencedDelta += Int64(extent.record.heldBlocks)
                         transaction.put(Self.key(inode, extent.block), extent.record.encoded())
                     }
                 } else if part.lowerBound < cleared.lowerBound {

@@ -12,10 +12,13 @@
 final class FileMap: @unchecked Sendable {
     unowned let volume: Volume
     let tree: CopyOnWriteTree
+    /// No lock of an inode keeps the blocks: another thread may delete the snapshot.
+    private let isReadOnly: Bool
 
-    init(_ volume: Volume, _ tree: CopyOnWriteTree) {
+    init(_ volume: Volume, _ tree: CopyOnWriteTree, isReadOnly: Bool) {
         self.volume = volume
         self.tree = tree
+        self.isReadOnly = isReadOnly
     }
 
     /// A mapped run of a file.
@@ -89,10 +92,13 @@ final class FileMap: @unchecked Sendable {
     // MARK: Reading
 
     /// Fills `target` with `target.count / 4096` blocks from `block` on; holes are zeros. The
-    /// caller holds the inode's lock, so the blocks cannot be freed meanwhile.
+    /// caller holds the inode's lock, so the blocks cannot be freed meanwhile; those of a snapshot are
+    /// not handed out while it is read.
     func readBlocks(
         _ inode: InodeNumber, _ block: UInt64, into target: MutableByteView
     ) throws(FSError) {
+        let token = isReadOnly ? volume.epochs.enter() : nil
+        defer { if let token { volume.leave(token) } }
         let count = UInt64(target.count >> 12)
         var done: UInt64 = 0
         for extent in try extents(inode, block..<block + count) {
@@ -129,6 +135,10 @@ final class FileMap: @unchecked Sendable {
             let part = target.slice(index << 12, DiskFormat.blockSize)
             var failure: FSError?
             var isGood = false
+            var bad: [UInt64] = []
+            // Of an encoded extent every stored block counts for all of it.
+            let inFile = record.encoding == nil ? UInt64(first + index) : 0
+            let offset = (extent.block + inFile) << 12
             for replica in 0..<record.replicas.count where !isGood {
                 do throws(FSError) {
                     isGood = try readReplica(record, replica, first: first + index, into: part)
@@ -139,15 +149,20 @@ final class FileMap: @unchecked Sendable {
                 } catch {
                     volume.errors.record(error)
                     failure = failure ?? error
+                    bad.append((record.replicas[replica].block + UInt64(first + index)) << 12)
                 }
             }
-            guard isGood else {
-                let inFile = record.encoding == nil ? UInt64(first + index) : 0
-                let place = (record.replicas.first.block + UInt64(first + index)) << 12
-                reportDamage(
-                    inode, extent.block + inFile, "block at device byte \(place) is damaged")
-                throw failure ?? .corrupt(Corruption(.data, at: inode.rawValue, "no replica"))
+            if isGood {
+                volume.health.heal(part.view, over: bad) { volume.name(inode, offset, tree) }
+                continue
             }
+            let place = record.replicas.first + UInt64(first + index)
+            volume.health.lose(
+                DamageRecord(
+                    .data, at: place, blocks: record.encoding == nil ? 1 : record.blocks,
+                    tree: tree.id.rawValue, object: inode.rawValue, offset: offset)
+            ) { "\(volume.name(inode, offset, tree)): block \(place.block) has no good copy" }
+            throw failure ?? .corrupt(Corruption(.data, at: inode.rawValue, "no replica"))
         }
     }
 
@@ -380,6 +395,7 @@ final class FileMap: @unchecked Sendable {
                 transaction.promisedDelta += Int64(extent.record.heldBlocks)
             }
             record.blocks += extent.record.heldBlocks
+            transaction.referencedDelta += Int64(extent.record.heldBlocks)
             if var current = joined, current.end == extent.block,
                 current.record.canJoin(extent.record)
             {
@@ -396,6 +412,7 @@ final class FileMap: @unchecked Sendable {
     /// Releases an extent's blocks, or takes back its promise.
     func release(_ extent: ExtentRecord, _ record: inout InodeRecord, _ transaction: Transaction) {
         record.blocks -= min(record.blocks, extent.heldBlocks)
+        transaction.referencedDelta -= Int64(extent.heldBlocks)
         switch extent.kind {
         case .promised: transaction.promisedDelta -= Int64(extent.heldBlocks)
         case .data:

@@ -88,7 +88,7 @@ extension FileSystem {
                 new, kind: kind, inode: inode, parent, directory, transaction)
             fill(inode, &record, transaction)
             if kind == .directory {
-                guard parent.linkCount < DiskFormat.maximumLinkCount else { throw .tooManyLinks }
+                guard parent.linkCount < volume.options.linkLimit else { throw .tooManyLinks }
                 parent.linkCount += 1
             }
             record.parent = directory.rawValue
@@ -145,7 +145,7 @@ extension FileSystem {
                 throw .notPermitted
             }
             guard try entry(name, in: directory) == nil else { throw .entryExists }
-            guard record.linkCount < DiskFormat.maximumLinkCount else { throw .tooManyLinks }
+            guard record.linkCount < volume.options.linkLimit else { throw .tooManyLinks }
             // Without a name it may only come from O_TMPFILE; one that was unlinked stays so.
             if record.linkCount == 0 {
                 guard orphans.contains(inode) else { throw .noSuchEntry }

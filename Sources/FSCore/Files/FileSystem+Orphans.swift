@@ -13,6 +13,7 @@ final class OrphanSet: @unchecked Sendable {
     func contains(_ inode: InodeNumber) -> Bool {
         lock.withLock { inodes.contains(inode.rawValue) }
     }
+    func removeAll() { lock.withLock { inodes = [] } }
     var count: Int { lock.withLock { inodes.count } }
 }
 

@@ -91,6 +91,12 @@ public struct Property: Sendable {
             number: 1, show: { $0 == 0 ? "never" : Duration.show($0) },
             parse: { $0 == "never" ? 0 : Duration.parse($0) }, inherited: 0))
 
+    /// Of a property of the volume.
+    public var settingNumber: UInt64? {
+        guard case .volume(let number, _, _, _) = place else { return nil }
+        return number
+    }
+
     /// Those of the volume with the permanent numbers of their settings.
     static var settings: [(number: UInt64, name: String)] {
         all.compactMap {

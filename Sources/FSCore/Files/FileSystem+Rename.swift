@@ -121,7 +121,7 @@ extension FileSystem {
             into.size += 1
         }
         if record.isDirectory {
-            guard into.linkCount < DiskFormat.maximumLinkCount else { throw .tooManyLinks }
+            guard into.linkCount < volume.options.linkLimit else { throw .tooManyLinks }
             into.linkCount += 1
         }
 

@@ -16,7 +16,7 @@
 @safe
 public final class FileSystem: @unchecked Sendable {
     unowned let volume: Volume
-    let tree: CopyOnWriteTree
+    package let tree: CopyOnWriteTree
     /// Of a snapshot: every change is refused.
     let isReadOnly: Bool
     let locks = InodeLocks()
@@ -36,7 +36,7 @@ public final class FileSystem: @unchecked Sendable {
         self.volume = volume
         self.tree = tree
         self.isReadOnly = isReadOnly
-        fileMap = FileMap(volume, tree)
+        fileMap = FileMap(volume, tree, isReadOnly: isReadOnly)
     }
 
     func requireWritable() throws(FSError) {
@@ -70,10 +70,7 @@ public final class FileSystem: @unchecked Sendable {
                     let result: R
                     do throws(FSError) {
                         result = try body(transaction)
-                        let isOfThisEpoch = try volume.settlingShares(of: transaction) {
-                            () throws(FSError) in try volume.commit(transaction, space)
-                        }
-                        guard isOfThisEpoch else {
+                        guard try volume.settleAndCommit(transaction, space) else {
                             for run in transaction.published { volume.allocator.cancel(run) }
                             return nil
                         }
@@ -118,7 +115,7 @@ public final class FileSystem: @unchecked Sendable {
 
     public func statistics() -> VolumeStatistics {
         let (waiting, promised, inodes) = volume.treeLock.shared {
-            (volume.window.releasedBlocks, volume.window.promisedBlocks, volume.window.inodeCount)
+            (volume.window.releasedBlocks, volume.window.promisedBlocks, tree.counts.inodes)
         }
         let free = volume.allocator.freeBlocks + waiting
         // What an ordinary file can have, each block of it in all its copies.
@@ -143,6 +140,9 @@ public final class FileSystem: @unchecked Sendable {
         let kept = floors.slop + floors.emergency + promised
         return free > kept ? free - kept : 0
     }
+
+    /// Ends all changes of the volume (`Volume.shutDown`).
+    public func shutDown() throws(FSError) { try volume.shutDown() }
 
     /// ioctl_fitrim(2); returns how many bytes were discarded.
     public func trim(minimum: UInt64) throws(FSError) -> UInt64 {

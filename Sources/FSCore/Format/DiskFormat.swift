@@ -45,11 +45,13 @@ public enum DiskFormat {
     public enum Incompatible {
         /// There is a journal, which may hold what the trees lack.
         public static let journal: UInt64 = 1 << 0
+        /// There are snapshots, or were: blocks may be held by deadlists.
+        public static let snapshots: UInt64 = 1 << 1
         /// Extents may be encoded.
         public static let encodedExtents: UInt64 = 1 << 2
         /// Blocks may have been moved: there are remaps, and addresses up to the limit of addresses.
         public static let remap: UInt64 = 1 << 3
-        public static let known = journal | encodedExtents | remap
+        public static let known = journal | snapshots | encodedExtents | remap
     }
 }
 

@@ -41,6 +41,10 @@ public struct ItemType: Equatable, Hashable, Sendable {
     public let rawValue: UInt8
     @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
 
+    var isOfSnapshotTable: Bool {
+        self == .snapshot || self == .snapshotLabel || self == .segment
+    }
+
     // Items of an inode; the object is the inode number.
     /// `InodeRecord`; offset 0.
     public static let inode = ItemType(rawValue: 0x10)
@@ -64,6 +68,19 @@ public struct ItemType: Equatable, Hashable, Sendable {
     public static let share = ItemType(rawValue: 0x40)
     /// `RemapRecord`; offset = block address.
     public static let remap = ItemType(rawValue: 0x58)
+    /// `BadBlockRecord`; offset = block address.
+    public static let badBlocks = ItemType(rawValue: 0x60)
+    /// `DamageRecord`; offset = block address of the first copy.
+    public static let damage = ItemType(rawValue: 0x64)
     /// `ModuleRecord`; offset = module and number.
     public static let module = ItemType(rawValue: 0x68)
+    /// `SnapshotRecord`; offset = id of the node.
+    public static let snapshot = ItemType(rawValue: 0x48)
+    /// `SnapshotLabel`; offset = id of the node.
+    public static let snapshotLabel = ItemType(rawValue: 0x49)
+    /// `SegmentRecord`; offset = id of the segment.
+    public static let segment = ItemType(rawValue: 0x51)
+    // With an object of its own:
+    /// `DeadlistRecord`; object = segment ‖ birth, offset = block address.
+    public static let deadlist = ItemType(rawValue: 0x50)
 }

@@ -11,6 +11,8 @@ package struct ModuleRecord: Equatable, Sendable {
     package enum Module: UInt16, Sendable, CaseIterable {
         /// Settings of the whole volume; the number is `Property.settingNumber`.
         case settings = 1
+        /// State and history of scrubs.
+        case scrub = 2
     }
 
     static let headerSize = 8

@@ -43,6 +43,7 @@ package struct NodePage {
     // MARK: Header
 
     var level: UInt8 { view[37] }
+    package var isLeaf: Bool { level == 0 }
     var address: BlockAddress {
         get { BlockAddress(rawValue: view.u64(56)) }
         nonmutating set { bytes.store(newValue.rawValue, at: 56) }

@@ -22,8 +22,8 @@
 ///     166  this device          u16
 ///     168  written              i64 s, u32 ns
 ///     180  reserved             4
-///     184  inode count          u64
-///     192  reserved blocks      u64    promised by fallocate, not yet allocated
+///     184  inode count          u64    of the default head, as the next
+///     192  promised blocks      u64    by fallocate, not yet allocated
 ///     200  next snapshot id     u64
 ///     208  name hash key        16
 ///     224  bitmap root          16     BitmapEntry of the device map
@@ -36,7 +36,8 @@
 ///     864  device table         8 × 64: uuid 16, u64 blocks, u64 last sequence, u8 flush
 ///                               capability, 31 reserved
 ///     1376 operations           u64    operations up to this one are in the trees
-///     1384 reserved
+///     1384 referenced blocks    u64    of the default head, held or promised
+///     1392 reserved
 ///     1448 address limit        u64    with remaps: blocks that addresses may name; else 0
 ///     1456 reserved
 ///     1512 data copies          u8     of files that say nothing else: 1 or 2
@@ -71,8 +72,8 @@ public struct Superblock: Equatable, Sendable {
     public var inodeCeiling: UInt64
     public var isCleanlyUnmounted = true
     public var written: Timestamp
-    public var inodeCount: UInt64
-    public var reservedBlocks: UInt64 = 0
+    /// Of the default head.
+    public var headCounts: TreeCounts
     public var nextSnapshotID: UInt64 = 3
     public var nameHashKey: NameHashKey
     public var bitmapRoot = BitmapEntry()
@@ -204,8 +205,7 @@ public struct Superblock: Equatable, Sendable {
         try reader.require(nanoseconds < 1_000_000_000, "time of writing")
         written = Timestamp(seconds: seconds, nanoseconds: nanoseconds)
         try reader.reserved(4)
-        inodeCount = try reader.u64()
-        reservedBlocks = try reader.u64()
+        headCounts = TreeCounts(inodes: try reader.u64(), promised: try reader.u64())
         nextSnapshotID = try reader.u64()
         nameHashKey = NameHashKey(try reader.u64(), try reader.u64())
         bitmapRoot = try BitmapEntry(&reader)
@@ -239,6 +239,7 @@ public struct Superblock: Equatable, Sendable {
         operations = try reader.u64()
         try reader.require(operations < 1 << 62, "operations")
         try reader.require(journalIncarnation < 1 << 62, "journal incarnation")
+        headCounts.referenced = try reader.u64()
         try reader.reserved(Self.spaceOffset - reader.offset)
         addressLimit = try reader.u64()
         try reader.reserved(Self.dataCopiesOffset - reader.offset)
@@ -279,8 +280,12 @@ public struct Superblock: Equatable, Sendable {
         try reader.require(
             journalExtents.isEmpty || JournalGeometry.isSupported(journalExtents),
             "size of the journal")
-        try reader.require(reservedBlocks <= blockCount, "reserved blocks")
-        try reader.require(inodeCount < inodeCeiling, "inode count")
+        try reader.require(headCounts.areSane(layout), "counts of the default head")
+        try reader.require(headCounts.inodes < inodeCeiling, "inode count")
+        try reader.require(
+            nextSnapshotID > SnapshotRecord.firstID
+                && nextSnapshotID < SnapshotRecord.ids.upperBound,
+            "next snapshot id")
     }
 
     private static func root(_ reader: inout ByteReader) throws(FSError) -> NodePointer {
@@ -315,8 +320,8 @@ public struct Superblock: Equatable, Sendable {
         writer.i64(written.seconds)
         writer.u32(written.nanoseconds)
         writer.reserved(4)
-        writer.u64(inodeCount)
-        writer.u64(reservedBlocks)
+        writer.u64(headCounts.inodes)
+        writer.u64(headCounts.promised)
         writer.u64(nextSnapshotID)
         writer.u64(nameHashKey.words.0)
         writer.u64(nameHashKey.words.1)
@@ -353,6 +358,7 @@ public struct Superblock: Equatable, Sendable {
             writer.reserved(31)
         }
         writer.u64(operations)
+        writer.u64(headCounts.referenced)
         writer.reserved(Self.spaceOffset - writer.offset)
         writer.u64(addressLimit)
         writer.reserved(Self.dataCopiesOffset - writer.offset)
@@ -376,7 +382,7 @@ public struct Superblock: Equatable, Sendable {
         self.sequence = sequence
         self.inodeCeiling = inodeCeiling
         self.written = written
-        self.inodeCount = inodeCount
+        headCounts = TreeCounts(inodes: inodeCount)
         self.nameHashKey = nameHashKey
         self.headRoot = headRoot
         self.volumeRoot = volumeRoot

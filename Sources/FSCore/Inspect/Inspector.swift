@@ -42,8 +42,9 @@ public enum Inspector {
             ("incompatible_features", .number(superblock.incompatible)),
             ("blocks", .number(superblock.blockCount)),
             ("used_blocks", .number(superblock.bitmapRoot.used)),
-            ("promised_blocks", .number(superblock.reservedBlocks)),
-            ("inodes", .number(superblock.inodeCount)),
+            ("promised_blocks", .number(superblock.headCounts.promised)),
+            ("referenced_blocks", .number(superblock.headCounts.referenced)),
+            ("inodes", .number(superblock.headCounts.inodes)),
             ("inode_ceiling", .number(superblock.inodeCeiling)),
             ("compression", .text("\(superblock.compression)")),
             ("cleanly_unmounted", .flag(superblock.isCleanlyUnmounted)),
@@ -222,7 +223,7 @@ public enum Inspector {
         return .record(fields)
     }
 
-    private static func text(_ key: Key) -> String {
+    static func text(_ key: Key) -> String {
         let type =
             switch key.type {
             case .inode: "inode"
@@ -422,7 +423,7 @@ public enum Inspector {
 }
 
 /// Reads the last checkpoint of a volume without opening it.
-private struct VolumeReader {
+struct VolumeReader {
     let superblock: Superblock
     let layout: DiskLayout
     let nodes: NodeStore
@@ -466,7 +467,7 @@ private struct VolumeReader {
         }
     }
 
-    /// Calls `body` with the items of a range, in order.
+    /// Calls `body` with a tree's items of a range, in order.
     func items(
         _ range: ClosedRange<Key>, of tree: TreeKind = .files,
         _ body: (Key, ByteView) throws(FSError) -> Void

@@ -6,17 +6,21 @@ public struct ModuleSet: Sendable {
     private var checksums: [ChecksumKind: any Checksum]
     private let nameHash: @Sendable (NameHashKey) -> any NameHash
     private let journal: JournalMaker?
+    let snapshots: SnapshotMaker
     private let codecs: [CodecKind: any Codec]
 
     public typealias JournalMaker = @Sendable (JournalSetup) throws(FSError) -> any Journal
+    /// The result must not keep the volume alive.
+    public typealias SnapshotMaker = @Sendable (Volume) -> any SnapshotPolicy
 
     /// - Parameters:
     ///   - checksums: at least one for each `ChecksumKind`.
     ///   - codecs: at least one for each `CodecKind`.
     public init(
         checksums: [any Checksum], nameHash: @escaping @Sendable (NameHashKey) -> any NameHash,
-        codecs: [any Codec], journal: JournalMaker? = nil
+        codecs: [any Codec], journal: JournalMaker? = nil, snapshots: @escaping SnapshotMaker
     ) {
+        self.snapshots = snapshots
         self.journal = journal
         self.codecs = Dictionary(
             codecs.map { ($0.kind, $0) }, uniquingKeysWith: { first, _ in first })

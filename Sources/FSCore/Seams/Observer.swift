@@ -11,6 +11,8 @@ public enum VolumeEvent: Sendable {
     case recovered(Volume.Recovery)
     /// The volume gave up writing.
     case latched(String)
-    /// A copy of something was bad; another was right, or the read failed.
+    /// No copy of something was good: a read failed. Or a bad copy could not be healed.
     case damage(String)
+    /// A bad copy was written again from a good one.
+    case healed(String)
 }

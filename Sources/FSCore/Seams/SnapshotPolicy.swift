@@ -1,8 +1,23 @@
-/// Decides what becomes of a reference that a head drops: with snapshots, blocks that were born
-/// before the head's parent snapshot must live on (`docs/DESIGN.md`, births and deadlists).
+/// Keeps moments of heads: the table of snapshots, and the deadlists that say what they hold
+/// (`docs/DESIGN.md`, snapshots).
+///
+/// The volume knows what a head needs for every change: the epoch of its parent, and the segment that
+/// takes what it drops of older births. Everything else is here.
 public protocol SnapshotPolicy: AnyObject, Sendable {
-    /// True if nobody but the head itself ever saw a reference of this birth, so that its blocks
-    /// are free; false if a snapshot holds them, in which case the policy has taken note of it.
-    /// Called under the exclusive tree lock: no waiting, no I/O.
-    func isFreed(_ run: BlockRun, birth: BirthEpoch, by tree: TreeID) -> Bool
+    /// Reads the table and attaches every head. The trees' roots are loaded, nothing is replayed yet.
+    func load() throws(FSError)
+    /// Begins and ends the work in the background: giving back what deleted snapshots held.
+    func start()
+    func stop()
+
+    /// Whether the table has a node of this id. Under the tree lock.
+    func isKnown(_ id: UInt64) -> Bool
+    /// Puts dropped references into a deadlist, by changes of the same transaction.
+    func keep(
+        _ dropped: [Transaction.Release], in segment: UInt64, death: SuperblockSequence,
+        _ transaction: Transaction
+    ) throws(FSError)
+    /// Follows a transaction that changes the table, live or replayed. Under the exclusive lock; the
+    /// records were checked (`Volume.prepareHeads`).
+    func follow(_ records: [SnapshotRecord], _ transaction: Transaction)
 }

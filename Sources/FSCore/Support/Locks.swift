@@ -2,7 +2,8 @@
 /// there is no reader-writer lock or condition variable in the standard library.
 ///
 /// - Invariant: no lock of this file is held over device I/O or a reply to the kernel, except
-///   inode locks, which a data read or write may hold, and those that say so: the share lock, the
+///   inode locks, which a data read or write may hold, and those that say so: the share lock, that on
+///   the bitmap's slots, the
 ///   journal's lock for writing data home, and the one that lets one flush run at a time.
 internal import Glibc
 

@@ -16,16 +16,46 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     package private(set) var root: Page
     unowned let context: any TreeContext
 
-    init(id: TreeID, root: Page, context: any TreeContext) {
+    // Guarded by the tree lock, as the root.
+    /// The root of the last checkpoint with its sum; of a snapshot, the root.
+    private(set) var durableRoot: NodePointer
+    package var counts = TreeCounts()
+    /// Of a head: what was born up to this epoch its parent refers to as well; 0 without a parent.
+    package var parentEpoch = BirthEpoch(0)
+    /// Of a head: the deadlist segment that takes what it drops of that.
+    package var segment: UInt64 = 0
+    /// The nodes may go: nothing is read any more.
+    package var isClosed = false
+
+    init(
+        id: TreeID, root: Page, durableRoot: NodePointer, counts: TreeCounts = TreeCounts(),
+        context: any TreeContext
+    ) {
         self.id = id
         self.root = root
+        self.durableRoot = durableRoot
+        self.counts = counts
         self.context = context
+    }
+
+    /// The tree becomes another: a head that goes back to a snapshot.
+    func adopt(_ root: Page, _ pointer: NodePointer) {
+        self.root = root
+        durableRoot = pointer
+    }
+
+    /// A checkpoint has written a root of this tree.
+    func noteWritten(_ pointer: NodePointer) { durableRoot = pointer }
+
+    /// The root as a record names it; its sum is zero until the next checkpoint has written it.
+    var rootPointer: NodePointer {
+        root.state == .clean ? durableRoot : root.pointer(context.checksumKind)
     }
 
     // MARK: Reading
 
     /// Calls `body` with the value of `key`; nil if there is none.
-    func get<R>(
+    package func get<R>(
         _ key: Key, _ body: (ByteView) throws(FSError) -> R
     ) throws(TreeFault) -> R? {
         let leaf = try self.leaf(for: key).page
@@ -38,7 +68,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     /// Calls `body` with the items from `position` to `last` (inclusive) until it returns false.
     /// `position` moves along, so that after a `.missing` fault the scan goes on where it was.
     /// Nil in `position` afterwards means that the range is exhausted.
-    func scan(
+    package func scan(
         _ position: inout Key?, through last: Key,
         _ body: (Key, ByteView) throws(FSError) -> Bool
     ) throws(TreeFault) {
@@ -69,7 +99,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     }
 
     /// The last item from `first` to `last` (inclusive).
-    func last<R>(
+    package func last<R>(
         from first: Key, through last: Key, _ body: (Key, ByteView) throws(FSError) -> R
     ) throws(TreeFault) -> R? {
         var target = last
@@ -108,6 +138,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
 
     /// The leaf for `key` and the key where the next leaf begins.
     private func leaf(for key: Key) throws(TreeFault) -> (page: Page, upper: Key?) {
+        if isClosed { throw .failed(.stale) }
         var page = root
         var lower: Key?
         var upper: Key?
@@ -119,6 +150,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         return (page, upper)
     }
     private func leafBelow(_ key: Key) throws(TreeFault) -> (page: Page, lower: Key?) {
+        if isClosed { throw .failed(.stale) }
         var page = root
         var lower: Key?
         var upper: Key?
@@ -393,36 +425,6 @@ extension CopyOnWriteTree {
         let first = left.node.count
         left.node.append(right.node, 0..<right.node.count)
         if right.level > 0 { left.node.setKey(first, separator) }
-    }
-}
-
-/// The nodes that a plan has accounted for. Most transactions touch a handful, for which a scan of
-/// an array is the quickest set.
-struct PlannedPages {
-    private var few: [(page: ObjectIdentifier, merge: Bool)] = []
-    private var many: [ObjectIdentifier: Bool] = [:]
-    private static let fewLimit = 24
-
-    /// True if the page is new.
-    mutating func insert(_ page: Page) -> Bool {
-        let id = ObjectIdentifier(page)
-        if few.contains(where: { $0.page == id }) || many[id] != nil { return false }
-        if few.count < Self.fewLimit { few.append((id, false)) } else { many[id] = false }
-        return true
-    }
-
-    func isMergeCounted(_ page: Page) -> Bool {
-        let id = ObjectIdentifier(page)
-        return few.first { $0.page == id }?.merge ?? many[id] ?? false
-    }
-
-    mutating func countMerge(_ page: Page) {
-        let id = ObjectIdentifier(page)
-        if let index = few.firstIndex(where: { $0.page == id }) {
-            few[index].merge = true
-        } else {
-            many[id] = true
-        }
     }
 }
 

@@ -7,11 +7,15 @@ package final class NodeStore: @unchecked Sendable {
     let validator: NodeValidator
     let cache: PageCache
     let errors: ErrorLog
+    /// Nil: bad copies are left as they are.
+    private let health: MediumHealth?
 
     init(
         device: any BlockDevice, checksum: any Checksum, geometry: VolumeGeometry,
-        internalUUID: VolumeUUID, cache: PageCache, errors: ErrorLog
+        internalUUID: VolumeUUID, cache: PageCache, errors: ErrorLog,
+        health: MediumHealth? = nil
     ) {
+        self.health = health
         self.device = device
         self.checksum = checksum
         validator = NodeValidator(
@@ -30,13 +34,54 @@ package final class NodeStore: @unchecked Sendable {
         return page
     }
 
-    /// Reads and verifies a node, past the cache.
+    /// Reads every copy of a node from the medium and heals the bad ones; nil if none is good. The
+    /// caller holds a read epoch.
+    func examine(
+        _ expected: NodeValidator.Expectation, heals: Bool, _ tally: inout ExaminationTally
+    ) -> Page? {
+        let pointer = expected.pointer
+        var good: Page?
+        var bad: [UInt64] = []
+        for index in 0..<pointer.replicas.count {
+            let offset = pointer.replicas[index].block << 12
+            let page = Page(
+                buffer: ByteBuffer(count: DiskFormat.nodeSize), tree: expected.tree,
+                replicas: pointer.replicas, state: .clean)
+            tally.bytes += UInt64(DiskFormat.nodeSize)
+            do throws(FSError) {
+                try device.readMedium(into: page.node.bytes, at: offset)
+                guard page.node.sum(checksum) == pointer.checksum else {
+                    throw .corrupt(Corruption(.node, at: offset, "checksum mismatch"))
+                }
+                try validator.validate(page.node, expected)
+                good = good ?? page
+            } catch {
+                if heals { errors.record(error) }
+                bad.append(offset)
+            }
+        }
+        tally.found += UInt64(bad.count)
+        if let good {
+            if heals, let health {
+                tally.healed += UInt64(
+                    health.heal(good.node.view, over: bad) { "a \(expected.tree) node" })
+            }
+        } else {
+            tally.lose(pointer.address)
+            if heals { lose(expected) }
+        }
+        return good
+    }
+
+    /// Reads and verifies a node, past the cache; copies found bad on the way are healed. The caller
+    /// holds a read epoch.
     package func read(_ expected: NodeValidator.Expectation) throws(FSError) -> Page {
         let pointer = expected.pointer
         let buffer = ByteBuffer(count: DiskFormat.nodeSize)
         let page = Page(
             buffer: buffer, tree: expected.tree, replicas: pointer.replicas, state: .clean)
         var failure: FSError?
+        var bad: [UInt64] = []
         for index in 0..<pointer.replicas.count {
             let offset = pointer.replicas[index].block << 12
             do throws(FSError) {
@@ -45,15 +90,31 @@ package final class NodeStore: @unchecked Sendable {
                     throw .corrupt(Corruption(.node, at: offset, "checksum mismatch"))
                 }
                 try validator.validate(page.node, expected)
+                health?.heal(page.node.view, over: bad) { "a \(expected.tree) node" }
                 return page
             } catch {
                 errors.record(error)
+                bad.append(offset)
                 failure = failure ?? error
             }
         }
+        lose(expected)
         throw failure
             ?? .corrupt(
                 Corruption(.node, at: pointer.address.block << 12, "pointer without replicas"))
+    }
+
+    private func lose(_ expected: NodeValidator.Expectation) {
+        let pointer = expected.pointer
+        let object = expected.lower?.object ?? 0
+        health?.lose(
+            DamageRecord(
+                .node, at: pointer.address, blocks: UInt32(DiskFormat.blocksPerNode),
+                tree: expected.tree.rawValue, object: object)
+        ) {
+            "a \(expected.tree) node at block \(pointer.address.block) has no good copy; it holds "
+                + "items from object \(object) on"
+        }
     }
 }
 
@@ -75,5 +136,9 @@ package final class ErrorLog: @unchecked Sendable {
         }
         lock.withLock { counts[index] += 1 }
     }
-    var current: [UInt64] { lock.withLock { counts } }
+    /// A bad copy was made good again.
+    func noteHealed() { lock.withLock { counts[5] += 1 } }
+    /// Blocks were found that have no good copy.
+    func noteLost() { lock.withLock { counts[6] += 1 } }
+    package var current: [UInt64] { lock.withLock { counts } }
 }

@@ -23,6 +23,15 @@ package struct NodeValidator {
             self.lower = lower
             self.upper = upper
         }
+
+        /// What a node, which was validated, states of its child at `index`.
+        package func child(_ node: NodePage, _ index: Int) throws(FSError) -> Expectation {
+            var reader = ByteReader(node.value(index), .node, at: pointer.address.block << 12)
+            return Expectation(
+                pointer: try NodePointer(&reader), tree: tree,
+                lower: index > 0 ? node.key(index) : lower,
+                upper: index + 1 < node.count ? node.key(index + 1) : upper)
+        }
     }
 
     /// Checks header, slots, heap and, of an inner node, every child pointer.

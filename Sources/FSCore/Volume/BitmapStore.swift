@@ -3,16 +3,22 @@
 ///
 /// - Invariant: a block is written to the slot that the durable superblock does not refer to, so a
 ///   crash leaves the old radix whole.
+/// - Invariant: a copy is healed only while its slot is still the live one.
 /// - Invariant: only a checkpoint calls `store` and `writeMaps`, and one runs at a time.
 @safe
 final class BitmapStore: @unchecked Sendable {
     private let device: any BlockDevice
     private let checksum: any Checksum
     private let errors: ErrorLog
+    /// Nil: bad copies are left as they are.
+    private let health: MediumHealth?
     private let geometry: VolumeGeometry
     var layout: DiskLayout { geometry.layout }
 
     private let lock = Mutex()
+    /// Held while a block is written to a slot, by a checkpoint or to heal it: a slot that was read a
+    /// while ago may be about to get other contents.
+    private let slotLock = Mutex()
     private var maps: [Place: Map] = [:]
     /// Of the state that the next superblock will name.
     private(set) var root: BitmapEntry
@@ -35,8 +41,9 @@ final class BitmapStore: @unchecked Sendable {
 
     init(
         device: any BlockDevice, checksum: any Checksum, geometry: VolumeGeometry,
-        root: BitmapEntry, errors: ErrorLog
+        root: BitmapEntry, errors: ErrorLog, health: MediumHealth? = nil
     ) {
+        self.health = health
         self.device = device
         self.checksum = checksum
         self.geometry = geometry
@@ -105,19 +112,90 @@ final class BitmapStore: @unchecked Sendable {
         let block = ByteBuffer(count: DiskFormat.blockSize)
         let places = layout.bitmapPlaces(level, index: index, slot: entry.liveSlot)
         var failure: FSError?
+        var bad: [UInt64] = []
         for place in [places.0, places.1] {
             do throws(FSError) {
                 try device.read(into: block.bytes, at: place << 12)
                 guard checksum.sum(block.view).words.0 == entry.checksum else {
                     throw .corrupt(Corruption(.bitmap, at: place << 12, "checksum mismatch"))
                 }
+                heal(level, index, entry, block.view, over: bad)
                 return block
             } catch {
                 errors.record(error)
+                bad.append(place << 12)
                 failure = failure ?? error
             }
         }
+        lose(level, index, places.0)
         throw failure ?? .corrupt(Corruption(.bitmap, at: places.0 << 12, "unreadable"))
+    }
+
+    /// Looks at both copies of every written block, from the top down.
+    func examine(heals: Bool, _ tally: inout ExaminationTally, isCancelled: () -> Bool) {
+        for level in DiskLayout.BitmapLevel.allCases.reversed() {
+            for index in 0..<layout.bitmapBlockCount(level) {
+                if isCancelled() { return }
+                let place = Place(level: level, index: index)
+                // Loads what is above it, which must not happen under the lock on the slots.
+                guard let entry = try? entry(of: place), entry.isWritten else { continue }
+                slotLock.withLock { examine(place, heals: heals, &tally) }
+            }
+        }
+    }
+
+    private func examine(_ place: Place, heals: Bool, _ tally: inout ExaminationTally) {
+        guard let entry = try? entry(of: place), entry.isWritten else { return }
+        let places = layout.bitmapPlaces(place.level, index: place.index, slot: entry.liveSlot)
+        let good = ByteBuffer(count: DiskFormat.blockSize)
+        let block = ByteBuffer(count: DiskFormat.blockSize)
+        var hasGood = false
+        var bad: [UInt64] = []
+        for offset in [places.0 << 12, places.1 << 12] {
+            tally.bytes += UInt64(DiskFormat.blockSize)
+            do throws(FSError) {
+                try device.readMedium(into: block.bytes, at: offset)
+                guard checksum.sum(block.view).words.0 == entry.checksum else {
+                    throw .corrupt(Corruption(.bitmap, at: offset, "checksum mismatch"))
+                }
+                good.bytes.copy(block.view)
+                hasGood = true
+            } catch {
+                if heals { errors.record(error) }
+                bad.append(offset)
+            }
+        }
+        tally.found += UInt64(bad.count)
+        if hasGood, heals, let health {
+            tally.healed += UInt64(
+                health.heal(good.view, over: bad) {
+                    "the bitmap block (\(place.level) \(place.index))"
+                })
+        } else if !hasGood {
+            tally.lose(BlockAddress(block: places.0))
+            if heals { lose(place.level, place.index, places.0) }
+        }
+    }
+
+    private func lose(_ level: DiskLayout.BitmapLevel, _ index: UInt64, _ block: UInt64) {
+        health?.lose(
+            DamageRecord(.bitmap, at: BlockAddress(block: block), blocks: 1, object: index)
+        ) {
+            "the bitmap block (\(level) \(index)) at block \(block) has no good copy; nothing is "
+                + "allocated there any more"
+        }
+    }
+
+    private func heal(
+        _ level: DiskLayout.BitmapLevel, _ index: UInt64, _ entry: BitmapEntry, _ good: ByteView,
+        over places: [UInt64]
+    ) {
+        guard let health, !places.isEmpty else { return }
+        slotLock.withLock {
+            guard let now = try? self.entry(of: Place(level: level, index: index)), now == entry
+            else { return }
+            health.heal(good, over: places) { "the bitmap block (\(level) \(index))" }
+        }
     }
 
     // MARK: Writing, by a checkpoint
@@ -188,16 +266,18 @@ final class BitmapStore: @unchecked Sendable {
         entry.isWritten = true
         entry.checksum = checksum.sum(bytes).words.0
         let places = layout.bitmapPlaces(place.level, index: place.index, slot: entry.liveSlot)
-        try device.write(bytes, at: places.0 << 12)
-        try device.write(bytes, at: places.1 << 12)
-        guard let parent = place.parent else {
-            lock.withLock { root = entry }
-            return
-        }
-        let map = try map(at: parent)
-        lock.withLock {
-            map.entries[Int(place.index % DiskLayout.mapFanout)] = entry
-            map.isDirty = true
+        let map = try place.parent.map { (parent) throws(FSError) in try self.map(at: parent) }
+        try slotLock.withLock { () throws(FSError) in
+            try device.write(bytes, at: places.0 << 12)
+            try device.write(bytes, at: places.1 << 12)
+            lock.withLock {
+                guard let map else {
+                    root = entry
+                    return
+                }
+                map.entries[Int(place.index % DiskLayout.mapFanout)] = entry
+                map.isDirty = true
+            }
         }
     }
 

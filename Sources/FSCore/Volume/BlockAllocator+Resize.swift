@@ -73,6 +73,7 @@ extension BlockAllocator {
                     old.usableBlocks(inRegion: number), new.usableBlocks(inRegion: number))
                 bits.clear(end, BlockBits.count - end)
                 for run in takenNumbers(inRegion: number) { bits.set(run.start, run.count) }
+                for bit in freeBadBlocks(inRegion: number, region) { bits.set(bit, 1) }
                 for run in new.fixedRuns(inRegion: number) { bits.set(run.start, run.count) }
                 region.free = BlockBits.count - bits.population
                 region.longest = BlockBits.count
@@ -135,6 +136,7 @@ extension BlockAllocator {
                 bits.clear(0, kept.usableBlocks(inRegion: number))
                 for run in remaps.sources(inRegion: number) { bits.clear(run.start, run.count) }
                 for run in all.fixedRuns(inRegion: number) { bits.clear(run.start, run.count) }
+                for bit in freeBadBlocks(inRegion: number, region) { bits.clear(bit, 1) }
                 return withExtendedLifetime(copy) { UInt64(bits.population) }
             }
         }

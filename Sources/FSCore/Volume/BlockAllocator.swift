@@ -16,6 +16,7 @@
 ///
 /// - Invariant: committed ⊆ busy, in every region.
 /// - Invariant: between two checkpoints a block is allocated at most once.
+/// - Invariant: a barred block is never handed out.
 /// - Invariant: a free bit that is cleared was set, and a published one was clear: anything else
 ///   is damage and latches the volume.
 @safe
@@ -30,6 +31,8 @@ final class BlockAllocator: @unchecked Sendable {
     var regions: [UInt64: Region] = [:]
     /// Regions whose bitmap is damaged in all copies: closed to allocation.
     private var closedRegions: Set<UInt64> = []
+    /// Blocks that the medium does not keep: once they are free, they stay busy.
+    var badBlocks: Set<UInt64> = []
     /// Of a volume that is about to be cut: what then is left.
     var truncation: DiskLayout?
     /// Within `layout`.
@@ -307,10 +310,11 @@ final class BlockAllocator: @unchecked Sendable {
             Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
         region.free += Int(run.count)
         region.longest = BlockBits.count
+        if !badBlocks.isEmpty { keepBadBlocks(run, region) }
     }
 
     /// How many blocks of a run count.
-    private func usablePart(_ run: BlockRun) -> UInt64 {
+    func usablePart(_ run: BlockRun) -> UInt64 {
         let end = min(run.start.block + run.count, layout.usableEnd)
         return end > run.start.block ? end - run.start.block : 0
     }
@@ -341,6 +345,10 @@ final class BlockAllocator: @unchecked Sendable {
             let region = Region(
                 committed: committed, busy: busy, free: BlockBits.count - bits.population)
             regions[number] = region
+            if !badBlocks.isEmpty {
+                let first = number * DiskLayout.regionBlocks
+                keepBadBlocks(BlockRun(first..<first + DiskLayout.regionBlocks), region)
+            }
             return region
         }
     }
@@ -398,6 +406,11 @@ final class BlockAllocator: @unchecked Sendable {
             remaps.forget(freed.remaps)
             for remap in freed.remaps { free(BlockRun(remap.source..<remap.end)) }
         }
+    }
+
+    /// Looks at every copy of every bitmap block.
+    func examine(heals: Bool, _ tally: inout ExaminationTally, isCancelled: () -> Bool) {
+        store.examine(heals: heals, &tally, isCancelled: isCancelled)
     }
 
     /// The committed bitmap of every region with allocated blocks, for a check beside running

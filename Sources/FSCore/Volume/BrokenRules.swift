@@ -23,6 +23,18 @@ package struct BrokenRules: OptionSet, Sendable {
     package static let sequenceReusedAfterRecovery = BrokenRules(rawValue: 1 << 6)
     /// A dropped reference frees its blocks, whoever else refers to them.
     package static let sharesSkipped = BrokenRules(rawValue: 1 << 8)
+    /// Making a snapshot does not begin a new epoch.
+    package static let epochReused = BrokenRules(rawValue: 1 << 9)
+    /// What was allocated before a snapshot and published after it is born before it.
+    package static let birthAtAllocation = BrokenRules(rawValue: 1 << 10)
+    /// A deadlist knows each block and birth once.
+    package static let deadlistIsSet = BrokenRules(rawValue: 1 << 11)
+    /// A head asks the newest snapshot that can be seen, not its own parent, what it may free.
+    package static let globalLatestSnapshot = BrokenRules(rawValue: 1 << 12)
+    /// The sweeper frees what no durable checkpoint knows to be dead.
+    package static let sweepsUndurable = BrokenRules(rawValue: 1 << 13)
+    /// The end of a node without children frees what its nearest visible ancestor lacks.
+    package static let freesToVisibleAncestor = BrokenRules(rawValue: 1 << 14)
     /// What is left of an encoded extent that was cut is no reference of its own.
     package static let partsNotReferenced = BrokenRules(rawValue: 1 << 16)
     /// A block that was released since it was copied is moved all the same.

@@ -17,6 +17,8 @@ public struct OpenOptions: Sendable {
     /// Tell the device what became free.
     public var discards = false
     public var accessTime = AccessTimePolicy.relative
+    /// The most names an inode may have (EMLINK); a test lowers it.
+    package var linkLimit = DiskFormat.maximumLinkCount
     /// For tests: rules that are switched off, and what happens between the freeze of a checkpoint
     /// and its first write.
     package var brokenRules: BrokenRules = []

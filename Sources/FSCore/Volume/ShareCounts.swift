@@ -9,25 +9,59 @@
 /// - Invariant: a block that nobody shares yet becomes shared only under the lock of the inode that
 ///   refers to it, so whoever drops its only reference need not ask.
 extension Volume {
-    /// Settles the references of a transaction and then commits it by `commit`.
-    func settlingShares<R>(
-        of transaction: Transaction, _ commit: () throws(FSError) -> R
-    ) throws(FSError) -> R {
+    /// Settles the references of a transaction and commits it; false as of `commit`.
+    func settleAndCommit(_ transaction: Transaction, _ space: SpaceClass) throws(FSError) -> Bool {
         guard !transaction.dropped.isEmpty || !transaction.referenced.isEmpty else {
-            return try commit()
+            return try commit(transaction, space)
         }
-        _ = transaction.epoch(in: self)
-        if transaction.referenced.isEmpty {
-            if !mayHaveShares || options.brokenRules.contains(.sharesSkipped) {
-                for drop in transaction.dropped { transaction.release(drop.run, birth: drop.birth) }
-                return try commit()
+        if transaction.referenced.isEmpty, !mayHaveShares {
+            let moment = moment(of: transaction.tree)
+            guard transaction.enter(moment.epoch) else { return false }
+            if moment.parentEpoch.rawValue == 0 {
+                transaction.releaseDropped()
+                return try commit(transaction, space)
             }
-        } else {
-            mayHaveShares = true
         }
+        if !transaction.referenced.isEmpty { mayHaveShares = true }
         return try shareLock.withLock { () throws(FSError) in
+            try settleAndCommitLocked(transaction, space)
+        }
+    }
+
+    /// The same under the share lock.
+    package func settleAndCommitLocked(
+        _ transaction: Transaction, _ space: SpaceClass
+    ) throws(FSError) -> Bool {
+        let moment = moment(of: transaction.tree)
+        guard transaction.enter(moment.epoch) else { return false }
+        let kept = transaction.takeDropped { $0.birth <= moment.parentEpoch }
+        if !kept.isEmpty {
+            transaction.deathSequence = moment.sequence
+            try snapshots.keep(
+                kept, in: moment.segment, death: moment.sequence, transaction)
+        }
+        if !mayHaveShares || options.brokenRules.contains(.sharesSkipped) {
+            transaction.releaseDropped()
+        } else {
             try settleShares(transaction)
-            return try commit()
+        }
+        return try commit(transaction, space)
+    }
+
+    /// What decides about a reference that is dropped now.
+    private struct Moment {
+        var epoch: BirthEpoch
+        var sequence: SuperblockSequence
+        var parentEpoch: BirthEpoch
+        var segment: UInt64
+    }
+
+    private func moment(of id: TreeID) -> Moment {
+        treeLock.shared {
+            let tree = tree(id)
+            return Moment(
+                epoch: window.birthEpoch, sequence: window.sequence,
+                parentEpoch: tree?.parentEpoch ?? BirthEpoch(0), segment: tree?.segment ?? 0)
         }
     }
 
@@ -54,7 +88,7 @@ extension Volume {
                 }
                 let start = BlockAddress(rawValue: range.lowerBound)
                 let count = UInt64(range.count)
-                if new == 0 { transaction.release(BlockRun(start, count), birth: part.birth) }
+                if new == 0 { transaction.release(BlockRun(start, count)) }
                 changed.append(
                     ShareRecord(start: start, blocks: count, references: UInt32(new)))
             }

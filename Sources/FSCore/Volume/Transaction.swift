@@ -20,27 +20,35 @@ public final class Transaction {
     }
 
     /// The head that the operation is about.
-    let tree: TreeID
+    package var tree: TreeID
     /// In which epoch the operation takes place: what it publishes is born in it, and what it drops was
     /// judged by it. Nil until that matters. `Volume.commit` refuses a transaction of another epoch.
     package private(set) var epoch: BirthEpoch?
     package private(set) var updates: [Update] = []
     package private(set) var bytes: [UInt8] = []
     package private(set) var published: [BlockRun] = []
-    package private(set) var released: [Release] = []
+    package private(set) var released: [BlockRun] = []
     /// References that die, and that come to be, of blocks which may have others.
-    private(set) var dropped: [Release] = []
+    package private(set) var dropped: [Release] = []
     private(set) var referenced: [BlockRun] = []
     package private(set) var staged: [StagedData] = []
     package private(set) var data: [UInt8] = []
     /// Change of the volume's count of inodes, and of blocks promised by fallocate.
     package var inodeDelta: Int64 = 0
     package var promisedDelta: Int64 = 0
+    /// Change of the blocks that the head's inodes hold or were promised.
+    package var referencedDelta: Int64 = 0
+    /// The checkpoint that will first know of the deaths in it; nil: there are none.
+    var deathSequence: SuperblockSequence?
+    /// It changes the table of snapshots.
+    package private(set) var changesSnapshots = false
+    /// Roots that heads begin with, by the node's id.
+    var roots: [UInt64: Page] = [:]
     /// Whether it still makes sense, asked under the lock under which it is applied; for those that
     /// only move blocks.
     var condition: (() -> Bool)?
     /// What there was before `settleRemaps`.
-    private var unsettled: (updates: Int, bytes: Int, released: [Release])?
+    private var unsettled: (updates: Int, bytes: Int, released: [BlockRun])?
     /// What the operation's memory takes over once the commit has succeeded.
     package var retained: InodeNumber?
     package var addedOrphans: [InodeNumber] = []
@@ -48,8 +56,8 @@ public final class Transaction {
     /// An inode that lost set-user-id or set-group-id by a change of its data.
     package var unprivileged: InodeNumber?
 
-    /// A reference that dies: its blocks are freed, or kept for a snapshot.
-    package struct Release: Sendable {
+    /// A reference that dies: its blocks lose one, or are kept for a snapshot.
+    public struct Release: Sendable {
         package var run: BlockRun
         package var birth: BirthEpoch
     }
@@ -90,12 +98,13 @@ public final class Transaction {
     package func replayUpdate(_ tree: TreeID, _ key: Key, _ value: ByteView?) {
         let start = bytes.count
         if let value { bytes.append(value) }
-        updates.append(
-            Update(tree: tree, key: key, value: value == nil ? nil : start..<bytes.count))
+        let update = Update(tree: tree, key: key, value: value == nil ? nil : start..<bytes.count)
+        noteKind(update)
+        updates.append(update)
     }
 
     /// Begins to put what is released in terms of where blocks are now; anew when it was done before.
-    func beginSettling() -> [Release] {
+    func beginSettling() -> [BlockRun] {
         if let unsettled {
             updates.removeSubrange(unsettled.updates...)
             bytes.removeSubrange(unsettled.bytes...)
@@ -117,9 +126,18 @@ public final class Transaction {
         data.removeAll(keepingCapacity: true)
         inodeDelta = 0
         promisedDelta = 0
+        referencedDelta = 0
+        changesSnapshots = false
+        roots.removeAll(keepingCapacity: true)
+    }
+
+    @inline(__always)
+    private func noteKind(_ update: Update) {
+        if update.tree == .volume, update.key.type.isOfSnapshotTable { changesSnapshots = true }
     }
 
     private func add(_ update: Update) {
+        noteKind(update)
         // A later change of an item replaces the earlier one: updates are absolute.
         if let index = index(of: update.key, update.tree) {
             updates[index] = update
@@ -151,18 +169,37 @@ public final class Transaction {
     }
 
     /// Drops a reference; its blocks are released if it was the last (`Volume.settlingShares`).
-    func drop(_ run: BlockRun, birth: BirthEpoch) {
+    package func drop(_ run: BlockRun, birth: BirthEpoch) {
         dropped.append(Release(run: run, birth: birth))
     }
+    /// Says in which epoch the operation takes place; false if it has begun in another.
+    func enter(_ now: BirthEpoch) -> Bool {
+        if let epoch { return epoch == now }
+        epoch = now
+        return true
+    }
+
+    /// Frees what was dropped: nobody else refers to it.
+    func releaseDropped() {
+        for drop in dropped { released.append(drop.run) }
+        dropped = []
+    }
+
+    /// Takes out the drops for which `isKept` says so: their blocks are a snapshot's.
+    func takeDropped(_ isKept: (Release) -> Bool) -> [Release] {
+        let kept = dropped.filter(isKept)
+        if !kept.isEmpty { dropped.removeAll(where: isKept) }
+        return kept
+    }
+
     /// Adds a reference to blocks that have one already.
     func reference(_ run: BlockRun) { referenced.append(run) }
 
     package func publish(_ run: BlockRun) { published.append(run) }
-    package func release(_ run: BlockRun, birth: BirthEpoch) {
-        released.append(Release(run: run, birth: birth))
-    }
+    /// Frees blocks that nobody refers to any more.
+    package func release(_ run: BlockRun) { released.append(run) }
 
     /// Room that the puts may take in leaves.
     var growth: Int { bytes.count + updates.count * NodePage.slotSize }
-    var isEmpty: Bool { updates.isEmpty && published.isEmpty && released.isEmpty }
+    package var isEmpty: Bool { updates.isEmpty && published.isEmpty && released.isEmpty }
 }

@@ -34,7 +34,10 @@ extension Volume {
     static let softRunLimit = 1 << 18
 
     /// Makes everything that was committed before the call durable.
-    public func checkpoint() throws(FSError) { try checkpoint(force: false) }
+    public func checkpoint() throws(FSError) {
+        storeHealth()
+        try checkpoint(force: false)
+    }
 
     /// - Parameters:
     ///   - force: write a superblock even if nothing changed.
@@ -58,7 +61,8 @@ extension Volume {
             progress.isRunning = true
             progress.isWanted = false
             stateLock.unlock()
-            let result = performCheckpoint(unmounting: unmounting, alter: alter)
+            let result = performCheckpoint(
+                unmounting: unmounting, recording: nil, alter: alter)
             stateLock.lock()
             progress.isRunning = false
             isForced = false
@@ -67,13 +71,47 @@ extension Volume {
         }
     }
 
+    /// Commits a transaction that makes a snapshot, and freezes right behind it: what the snapshot
+    /// shows and what comes after it never share a page. False as of `commit`.
+    func checkpoint(recording: Recording) throws(FSError) -> Bool {
+        while true {
+            try stateLock.withLock { () throws(FSError) in
+                while progress.isRunning { stateLock.wait() }
+                if case .latched(let why) = state { throw .latched(why) }
+                if recording.mode == .operation, state != .online { throw .readOnly }
+                progress.isRunning = true
+            }
+            let result = performCheckpoint(
+                unmounting: false, recording: recording, alter: { _ in })
+            stateLock.withLock {
+                progress.isRunning = false
+                stateLock.signalAll()
+            }
+            switch try result.get() {
+            case .applied: return true
+            case .outdated: return false
+            case .needsCheckpoint: try checkpoint(force: true)
+            }
+        }
+    }
+
     private func performCheckpoint(
-        unmounting: Bool, alter: (inout Superblock) -> Void
-    ) -> Result<Void, FSError> {
+        unmounting: Bool, recording: Recording?, alter: (inout Superblock) -> Void
+    ) -> Result<CommitOutcome, FSError> {
         let start = monotonicNanoseconds()
+        let cut: Cut
         do throws(FSError) {
-            let cut = try freeze(unmounting: unmounting)
-            options.duringCheckpoint?()
+            switch try freeze(unmounting: unmounting, recording) {
+            case .success(let made): cut = made
+            case .failure(let refusal): return .success(refusal.outcome)
+            }
+        } catch {
+            // Nothing of a recorded transaction was applied; a checkpoint that cannot be is the end.
+            if recording == nil { latch(error) }
+            return .failure(error)
+        }
+        options.duringCheckpoint?()
+        do throws(FSError) {
             let sums = try writeNodes(cut.pages)
             var next = stateLock.withLock {
                 var next = superblock
@@ -84,20 +122,16 @@ extension Volume {
             next.journalIncarnation = ringIncarnation
             next.operations = cut.window.operations
             next.birthEpoch = cut.window.birthEpoch
-            if let sum = sums[cut.head.address] {
-                next.headRoot = cut.head.pointer(checksumKind, checksum: sum)
-            }
-            if let sum = sums[cut.volume.address] {
-                next.volumeRoot = cut.volume.pointer(checksumKind, checksum: sum)
-            }
+            next.nextSnapshotID = cut.window.nextSnapshotID
+            next.headRoot = cut.roots[0].pointer(checksumKind, sums)
+            next.volumeRoot = cut.roots[1].pointer(checksumKind, sums)
             var released = cut.window.released + cut.window.moved
             if options.brokenRules.contains(.freeInFrozenBitmap) {
                 released += treeLock.shared { window.released }
             }
             next.bitmapRoot = try allocator.persist(
                 published: cut.published, released: released)
-            next.inodeCount = cut.window.inodeCount
-            next.reservedBlocks = cut.window.promisedBlocks
+            next.headCounts = cut.headCounts
             next.inodeCeiling = cut.inodeCeiling
             next.isCleanlyUnmounted = unmounting
             next.written = .now()
@@ -124,7 +158,7 @@ extension Volume {
             observer?.volume(
                 .checkpoint(
                     sequence: next.sequence, nodes: cut.pages.count, milliseconds: milliseconds))
-            return .success(())
+            return .success(.applied)
         } catch {
             latch(error)
             return .failure(error)
@@ -136,17 +170,53 @@ extension Volume {
         var window: Window
         var pages: [Page]
         var published: [BlockRun]
-        var head: Page
-        var volume: Page
+        /// Of the default head, of the volume, and of the other heads.
+        var roots: [Root]
+        var headCounts: TreeCounts
         var inodeCeiling: UInt64
         var journal: JournalCut
+
+        struct Root {
+            var tree: CopyOnWriteTree
+            /// Nil: the root is that of the checkpoint before.
+            var frozen: Page?
+            var durable: NodePointer
+
+            init(_ tree: CopyOnWriteTree) {
+                self.tree = tree
+                frozen = tree.root.state == .clean ? nil : tree.root
+                durable = tree.durableRoot
+            }
+
+            func pointer(
+                _ kind: ChecksumKind, _ sums: [BlockAddress: ChecksumValue]
+            ) -> NodePointer {
+                guard let frozen, let sum = sums[frozen.address] else { return durable }
+                return frozen.pointer(kind, checksum: sum)
+            }
+        }
     }
 
-    private func freeze(unmounting: Bool) throws(FSError) -> Cut {
-        try lockSettlingNodes()
-        defer { treeLock.unlock() }
+    /// Why a freeze was not made.
+    private struct Refusal: Error { var outcome: CommitOutcome }
+
+    private func freeze(
+        unmounting: Bool, _ recording: Recording?
+    ) throws(FSError) -> Result<Cut, Refusal> {
+        try tellDeaths()
+        var cut: Cut?
+        let outcome = try commit(
+            recording ?? Recording(Transaction(tree: .volume), [], .emergency, .upkeep)
+        ) { cut = self.cut(unmounting: unmounting) }
+        guard let cut else { return .failure(Refusal(outcome: outcome)) }
+        return .success(cut)
+    }
+
+    /// Under the exclusive tree lock.
+    private func cut(unmounting: Bool) -> Cut {
         let pages = window.dirty.filter { $0.state == .dirty }
         var published = window.published
+        let trees: [CopyOnWriteTree] = [head, volumeTree] + clones.values
         for page in pages {
             page.state = .frozen
             for index in 0..<page.replicas.count {
@@ -158,8 +228,9 @@ extension Volume {
             unmounting
             ? window.nextInode : min(window.nextInode + Self.inodeStride, InodeNumber.limit)
         let cut = Cut(
-            window: window, pages: pages, published: published, head: head.root,
-            volume: volumeTree.root, inodeCeiling: ceiling,
+            window: window, pages: pages, published: published,
+            roots: trees.map(Cut.Root.init), headCounts: head.counts,
+            inodeCeiling: ceiling,
             journal: journal?.cut(window.operations)
                 ?? JournalCut(operation: window.operations, offset: 0))
         window.sequence = SuperblockSequence(window.sequence.rawValue + 1)
@@ -176,16 +247,16 @@ extension Volume {
     private static let inodeStride: UInt64 = 1 << 20
 
     /// Writes frozen nodes from the leaves up, each with the checksums of its children; returns the
-    /// checksums by address.
+    /// checksums by address. The volume tree comes last, since its records name roots of the others.
     private func writeNodes(_ pages: [Page]) throws(FSError) -> [BlockAddress: ChecksumValue] {
         var sums: [BlockAddress: ChecksumValue] = [:]
         sums.reserveCapacity(pages.count)
         var writers = (0..<DiskFormat.nodeReplicas).map { _ in RunWriter(device: device) }
-        let byLevel = Dictionary(grouping: pages, by: \.level)
-        for level in byLevel.keys.sorted() {
-            let pages = (byLevel[level] ?? []).sorted { $0.address < $1.address }
+        let byStep = Dictionary(grouping: pages) { Int($0.level) + ($0.tree == .volume ? 256 : 0) }
+        for step in byStep.keys.sorted() {
+            let pages = (byStep[step] ?? []).sorted { $0.address < $1.address }
             for page in pages {
-                if level > 0 { treeLock.exclusive { patchChildren(page, sums) } }
+                if step > 0 { treeLock.exclusive { patch(page, sums) } }
                 // Readers may be in the page: what goes to disk is compacted in a copy.
                 let staged = ByteBuffer(copying: page.node.view)
                 sums[page.address] = NodePage(staged.bytes).seal(checksum)
@@ -196,6 +267,30 @@ extension Volume {
         }
         for index in writers.indices { try writers[index].finish() }
         return sums
+    }
+
+    /// Stores known checksums into what a node says of others.
+    private func patch(_ page: Page, _ sums: [BlockAddress: ChecksumValue]) {
+        if page.level > 0 {
+            patchChildren(page, sums)
+        } else if page.tree == .volume {
+            patchRoots(page, sums)
+        }
+    }
+
+    /// Stores known checksums into the records of snapshots and heads.
+    private func patchRoots(_ page: Page, _ sums: [BlockAddress: ChecksumValue]) {
+        let first = page.node.lowerBound(SnapshotRecord.key(0))
+        for index in first..<max(first, page.node.count) {
+            guard page.node.key(index).type == .snapshot else { break }
+            let value = page.node.mutableValue(index)
+            guard value.count == SnapshotRecord.byteCount else { continue }
+            let root = value.slice(SnapshotRecord.rootOffset, SnapshotRecord.rootRoom)
+            let address = BlockAddress(rawValue: root.view.u64(NodePointer.addressOffset))
+            guard let sum = sums[address] else { continue }
+            let place = NodePointer.addressOffset + 8 * Int(root.view[0])
+            sum.store(root, place, count: checksumKind.byteCount)
+        }
     }
 
     /// Stores known checksums into the pointers of an inner node.
@@ -214,8 +309,9 @@ extension Volume {
         treeLock.exclusive {
             for page in cut.pages { page.state = page.isSuperseded ? .dead : .clean }
             // Nodes that were copied while their children were being written lack the checksums.
-            for page in window.dirty where page.state == .dirty && page.level > 0 {
-                patchChildren(page, sums)
+            for page in window.dirty where page.state == .dirty { patch(page, sums) }
+            for root in cut.roots where root.frozen != nil {
+                root.tree.noteWritten(root.pointer(checksumKind, sums))
             }
             window.inodeCeiling = cut.inodeCeiling
         }
@@ -257,7 +353,7 @@ extension Volume {
         if dirty >= Self.hardDirtyLimit || runs >= 2 * Self.softRunLimit
             || options.checkpointIntervalMilliseconds == 0
         {
-            try checkpoint()
+            try checkpoint(force: false)
         } else {
             stateLock.withLock {
                 progress.isWanted = true
@@ -275,7 +371,7 @@ extension Volume {
             let elapsed = Int((monotonicNanoseconds() - last) / 1_000_000)
             if progress.isWanted || elapsed >= interval {
                 stateLock.unlock()
-                try? checkpoint(force: false)
+                try? checkpoint()
                 last = monotonicNanoseconds()
                 stateLock.lock()
                 progress.isWanted = false

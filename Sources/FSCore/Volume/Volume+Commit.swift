@@ -5,24 +5,84 @@
 ///
 /// - Invariant: under the exclusive tree lock nothing waits for the device and nothing can fail.
 extension Volume {
+    /// On whose behalf a transaction is committed.
+    enum CommitMode {
+        /// It has its place in the one order, and the journal hears of it.
+        case operation
+        /// It comes from the journal.
+        case replayed
+        /// The volume's own bookkeeping, which replaying the operations makes again.
+        case upkeep
+    }
+
+    enum CommitOutcome {
+        case applied
+        /// Made in an earlier epoch or window; nothing was changed.
+        case outdated
+        /// The journal has no room and the caller must not make any; nothing was changed.
+        case needsCheckpoint
+    }
+
     /// Applies a transaction: all of it, or nothing and an error.
     ///
-    /// - Parameter isReplayed: it comes from the journal, which need not hear of it again.
-    /// - Returns: false if it was made in an earlier epoch; then nothing was changed, either.
+    /// - Returns: false if it was made in an earlier epoch or, with deaths in it, before the last freeze;
+    ///   then nothing was changed, either.
+    @discardableResult
+    package func commit(
+        _ transaction: Transaction, _ space: SpaceClass
+    ) throws(FSError) -> Bool {
+        try commit(transaction, space, .operation)
+    }
+
     @discardableResult
     func commit(
-        _ transaction: Transaction, _ space: SpaceClass, isReplayed: Bool = false
+        _ transaction: Transaction, _ space: SpaceClass, _ mode: CommitMode
     ) throws(FSError) -> Bool {
         guard !transaction.isEmpty else { return true }
-        let journal = isReplayed ? nil : self.journal
-        if !isReplayed { try waitForRoom() }
+        var records: [SnapshotRecord] = []
+        if transaction.changesSnapshots {
+            records = try prepareHeads(transaction)
+            if records.contains(where: \.isMoment) {
+                return try checkpoint(recording: Recording(transaction, records, space, mode))
+            }
+        }
+        if mode == .operation { try waitForRoom() }
+        return try commit(Recording(transaction, records, space, mode), freezing: nil) == .applied
+    }
+
+    /// A transaction on its way into the trees.
+    struct Recording {
+        var transaction: Transaction
+        /// What it says of the table of snapshots.
+        var records: [SnapshotRecord]
+        var space: SpaceClass
+        var mode: CommitMode
+        init(
+            _ transaction: Transaction, _ records: [SnapshotRecord], _ space: SpaceClass,
+            _ mode: CommitMode
+        ) {
+            self.transaction = transaction
+            self.records = records
+            self.space = space
+            self.mode = mode
+        }
+    }
+
+    /// - Parameter freeze: the cut of a checkpoint, made right behind the transaction under the same
+    ///   lock; before that the deadlists and the table hear of what they must know in the checkpoint.
+    func commit(
+        _ recording: Recording, freezing freeze: (() -> Void)?
+    ) throws(FSError) -> CommitOutcome {
+        let transaction = recording.transaction
+        let journal = recording.mode == .operation ? self.journal : nil
         while true {
             var missing: NodeValidator.Expectation?
             var needed = 0
             var counted = PlannedPages()
-            treeLock.lockExclusive()
+            var upkeep: [UpkeepPut] = []
+            if freeze == nil { treeLock.lockExclusive() } else { try lockSettlingNodes() }
             do throws(FSError) {
-                if !isReplayed {
+                if recording.mode == .operation {
                     try requireWritable()
                     try settleRemaps(transaction)
                 }
@@ -30,16 +90,26 @@ extension Volume {
                 treeLock.unlock()
                 throw error
             }
-            if let epoch = transaction.epoch, epoch != window.birthEpoch {
+            guard isCurrent(transaction) else {
                 treeLock.unlock()
-                return false
+                return .outdated
             }
             if let journal, !journal.hasRoom(for: transaction) {
                 treeLock.unlock()
+                if freeze != nil { return .needsCheckpoint }
                 try makeJournalRoom(journal)
                 continue
             }
             do throws(TreeFault) {
+                var room = transaction.growth
+                if freeze != nil {
+                    upkeep = try upkeepBeforeFreeze()
+                    room += upkeep.reduce(0) { $0 + NodePage.itemSize($1.value.count) }
+                    for put in upkeep {
+                        needed += try volumeTree.plan(
+                            put.key, room: room, isDelete: false, &counted)
+                    }
+                }
                 for update in transaction.updates {
                     guard let tree = tree(update.tree) else {
                         throw .failed(
@@ -49,8 +119,7 @@ extension Volume {
                                     "change of tree \(update.tree.rawValue), which is none")))
                     }
                     needed += try tree.plan(
-                        update.key, room: transaction.growth, isDelete: update.value == nil,
-                        &counted)
+                        update.key, room: room, isDelete: update.value == nil, &counted)
                 }
             } catch {
                 switch error {
@@ -68,16 +137,31 @@ extension Volume {
                 continue
             }
             if pool.count >= needed {
+                for put in upkeep { put.value.withView { volumeTree.put(put.key, $0) } }
+                if freeze != nil { window.deaths = [] }
                 apply(transaction)
+                if transaction.changesSnapshots { followHeads(recording.records, transaction) }
+                if recording.mode != .upkeep { window.operations += 1 }
                 let wakesTimer = journal?.append(transaction) ?? false
+                freeze?()
                 treeLock.unlock()
                 if wakesTimer { wakeTimers() }
-                return true
+                return .applied
             }
             let dirty = window.dirty.count
             treeLock.unlock()
-            try refillPool(to: needed, space, dirtyPages: dirty)
+            try refillPool(to: needed, recording.space, dirtyPages: dirty)
         }
+    }
+
+    /// Whether what a transaction took for granted still holds. Under the tree lock.
+    private func isCurrent(_ transaction: Transaction) -> Bool {
+        if let epoch = transaction.epoch, epoch != window.birthEpoch,
+            !options.brokenRules.contains(.birthAtAllocation)
+        {
+            return false
+        }
+        return transaction.deathSequence.map { $0 == window.sequence } ?? true
     }
 
     func applyUpdates(_ transaction: Transaction) {
@@ -97,23 +181,19 @@ extension Volume {
         applyUpdates(transaction)
         window.published += transaction.published
         noteRemaps(transaction)
-        for release in transaction.released { self.release(release.run, birth: release.birth) }
-        window.inodeCount = UInt64(clamping: Int64(window.inodeCount) + transaction.inodeDelta)
-        window.promisedBlocks = UInt64(
-            clamping: Int64(window.promisedBlocks) + transaction.promisedDelta)
-        window.operations += 1
+        for run in transaction.released { free(run) }
+        if transaction.tree != .volume, let tree = tree(transaction.tree) {
+            tree.counts = tree.counts.adding(transaction)
+            window.promisedBlocks = UInt64(
+                clamping: Int64(window.promisedBlocks) + transaction.promisedDelta)
+        }
     }
 
-    func release(_ run: BlockRun, birth: BirthEpoch) {
+    /// Frees blocks that nobody refers to any more. Under the exclusive tree lock.
+    func free(_ run: BlockRun) {
         if options.brokenRules.contains(.reuseBeforeCheckpoint) {
             allocator.reuse(ReadEpochs.Freed(runs: [run]))
         }
-        if let snapshots, !snapshots.isFreed(run, birth: birth, by: .head) { return }
-        free(run)
-    }
-
-    /// Nobody refers to these blocks any more.
-    func free(_ run: BlockRun) {
         if hasMoved(run) { return window.moved.append(run) }
         if let evacuation { evacuation.noteReleased(run) }
         if options.brokenRules.contains(.discardAtRelease) {
@@ -124,7 +204,7 @@ extension Volume {
     }
 
     /// The epoch in which references that are published now are born.
-    var birthEpoch: BirthEpoch { treeLock.shared { window.birthEpoch } }
+    package var birthEpoch: BirthEpoch { treeLock.shared { window.birthEpoch } }
 
     /// Blocks that an allocation of this class must leave free.
     func floor(_ space: SpaceClass, dirtyPages: Int) -> UInt64 {

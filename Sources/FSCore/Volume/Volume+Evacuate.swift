@@ -13,6 +13,9 @@ extension Volume {
     /// Blocks in one entry's copy, and in one transaction.
     private static let moveBlocks: UInt64 = 256
     private static let batchBlocks: UInt64 = 2048
+    /// Runs in one transaction: places for nodes are held for each of them, which a volume that is to
+    /// be as small as possible does not have.
+    private static let batchRuns = 8
 
     func shrink(
         from old: DiskLayout, to new: DiskLayout, _ pace: Pace
@@ -73,7 +76,9 @@ extension Volume {
                     for chunk in Self.chunks(run) {
                         batch.append(chunk)
                         batched += UInt64(chunk.count)
-                        guard batched >= Self.batchBlocks else { continue }
+                        guard batched >= Self.batchBlocks || batch.count == Self.batchRuns else {
+                            continue
+                        }
                         try move(batch, evacuation, pace)
                         batch = []
                         batched = 0
@@ -148,8 +153,7 @@ extension Volume {
                     transaction.publish(BlockRun(copy.target..<copy.target + copy.count))
                 }
                 transaction.release(
-                    BlockRun(record.target + first..<record.target + first + count),
-                    birth: BirthEpoch(0))
+                    BlockRun(record.target + first..<record.target + first + count))
                 try commitMove(transaction, of: record)
                 pace.advance(count << 12)
             }
@@ -246,7 +250,7 @@ extension Volume {
         for copy in copies {
             transaction.publish(BlockRun(copy.target..<copy.target + copy.count))
         }
-        for run in runs { transaction.release(BlockRun(run), birth: BirthEpoch(0)) }
+        for run in runs { transaction.release(BlockRun(run)) }
         let checks = !options.brokenRules.contains(.releasedBlocksMoved)
         transaction.condition = { [remaps] in
             !(checks && runs.contains { evacuation.hasReleased($0) })
@@ -313,7 +317,7 @@ extension Volume {
         transaction.replaceRemap(record, with: RemapTable.subtract(source, from: [record]))
         transaction.publish(BlockRun(source))
         transaction.release(
-            BlockRun(target..<target + UInt64(source.count)), birth: BirthEpoch(0))
+            BlockRun(target..<target + UInt64(source.count)))
         return try commitMove(transaction, of: record)
     }
 }

@@ -92,7 +92,8 @@ extension Volume {
             if !claims {
                 for run in transaction.published { try? allocator.claim(run) }
             }
-            try commit(transaction, .emergency, isReplayed: true)
+            if inMemory, transaction.changesSnapshots { throw .notReplayable }
+            try commit(transaction, .emergency, .replayed)
             if !inMemory, window.dirty.count >= Self.softDirtyLimit { try checkpoint(force: true) }
         }
     }
@@ -105,9 +106,10 @@ extension Volume {
         let bound = Int64(1) << 48
         let inodes = transaction.inodeDelta
         let promised = transaction.promisedDelta
-        guard abs(inodes) < bound, abs(promised) < bound,
-            (0..<Int64(window.inodeCeiling)).contains(Int64(window.inodeCount) + inodes),
-            (0...Int64(layout.blockCount)).contains(Int64(window.promisedBlocks) + promised)
+        guard abs(inodes) < bound, abs(promised) < bound, let tree = tree(transaction.tree),
+            (0..<Int64(window.inodeCeiling)).contains(Int64(tree.counts.inodes) + inodes)
+                || inodes == 0,
+            (0...Int64(layout.blockCount)).contains(Int64(tree.counts.promised) + promised)
         else {
             throw .corrupt(Corruption(.journal, at: window.operations + 1, "change of a count"))
         }

@@ -46,21 +46,20 @@ extension Volume {
 
     private func settle(_ transaction: Transaction) {
         var dropped: [Range<UInt64>] = []
-        for release in transaction.beginSettling() {
-            var position = release.run.blocks.lowerBound
+        for run in transaction.beginSettling() {
+            var position = run.blocks.lowerBound
             func plain(to end: UInt64) {
                 guard position < end else { return }
-                transaction.release(BlockRun(position..<end), birth: release.birth)
+                transaction.release(BlockRun(position..<end))
             }
-            for record in remaps.records(touching: release.run.blocks) {
-                guard let part = record.part(release.run.blocks) else { continue }
+            for record in remaps.records(touching: run.blocks) {
+                guard let part = record.part(run.blocks) else { continue }
                 plain(to: part.source)
-                transaction.release(
-                    BlockRun(part.target..<part.target + part.count), birth: release.birth)
+                transaction.release(BlockRun(part.target..<part.target + part.count))
                 dropped.append(part.source..<part.end)
                 position = part.end
             }
-            plain(to: release.run.blocks.upperBound)
+            plain(to: run.blocks.upperBound)
         }
         guard !dropped.isEmpty else { return }
         dropped.sort { $0.lowerBound < $1.lowerBound }
@@ -106,11 +105,11 @@ extension Volume {
     }
 
     /// Gives up a node's place. If it was moved, its entry can only go with the next checkpoint.
-    func releaseNode(_ run: BlockRun, birth: BirthEpoch) {
+    func freeNode(_ run: BlockRun) {
         if usesRemaps, !remaps.records(touching: run.blocks).isEmpty {
             window.droppedNodes.append(run)
         } else {
-            release(run, birth: birth)
+            free(run)
         }
     }
 
@@ -121,13 +120,13 @@ extension Volume {
             treeLock.lockExclusive()
             if window.droppedNodes.isEmpty { return }
             let transaction = Transaction()
-            for run in window.droppedNodes { transaction.release(run, birth: BirthEpoch(0)) }
+            for run in window.droppedNodes { transaction.release(run) }
             settle(transaction)
             guard try isReady(transaction.updates, room: transaction.growth) else { continue }
             window.droppedNodes = []
             applyUpdates(transaction)
             noteRemaps(transaction)
-            for release in transaction.released { free(release.run) }
+            for run in transaction.released { free(run) }
             return
         }
     }

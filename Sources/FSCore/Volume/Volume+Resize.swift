@@ -85,8 +85,15 @@ extension Volume {
         return plan
     }
 
-    /// The smallest volume that could hold what there is, with the floors of its size.
+    /// The smallest volume that could hold what there is, with the floors of its size and what says
+    /// where the rest of today's has moved.
     private func minimumLayout() throws(FSError) -> DiskLayout {
+        // Runs from each region on: each of them needs an entry if the region goes.
+        var runs = [UInt64](repeating: 0, count: Int(layout.regionCount) + 1)
+        for region in (0..<layout.regionCount).reversed() {
+            let own = try allocator.committedRuns(inRegion: region, from: 0).count
+            runs[Int(region)] = runs[Int(region) + 1] + UInt64(own)
+        }
         let promised = treeLock.shared { window.promisedBlocks }
         let (used, journalEnd) = stateLock.withLock {
             (
@@ -94,12 +101,21 @@ extension Volume {
                 superblock.journalExtents.map { $0.start.block + $0.count }.max() ?? 0
             )
         }
-        func fits(_ blocks: UInt64) -> Bool {
+        func upkeep(_ end: UInt64) throws(FSError) -> UInt64 {
+            let region = end / DiskLayout.regionBlocks
+            guard region < layout.regionCount else { return 0 }
+            let moved =
+                runs[Int(region) + 1]
+                + UInt64(try allocator.committedRuns(inRegion: region, from: end).count)
+            return moved == 0 ? 0 : Self.upkeepBlocks(entries: moved)
+        }
+        func fits(_ blocks: UInt64) throws(FSError) -> Bool {
             guard DiskLayout.isSupported(blocks) else { return false }
             let layout = DiskLayout(blockCount: blocks)
             let floors = SpaceFloors(allocatableBlocks: layout.allocatableBlocks)
-            return layout.usableEnd >= journalEnd
-                && layout.allocatableBlocks >= used + promised + floors.slop + floors.emergency
+            guard layout.usableEnd >= journalEnd else { return false }
+            let needed = used + promised + floors.slop + floors.emergency
+            return try layout.allocatableBlocks >= needed + upkeep(layout.usableEnd)
         }
         // Only sizes whose last region is too small lie between one that fits and one that does not.
         var low = DiskLayout.minimumBlocks
@@ -108,9 +124,17 @@ extension Volume {
             let middle = (low + high) / 2
             let candidate = max(
                 DiskLayout.supportedBlockCount(atMost: middle), DiskLayout.minimumBlocks)
-            if fits(candidate) { high = min(candidate, middle) } else { low = middle + 1 }
+            if try fits(candidate) { high = min(candidate, middle) } else { low = middle + 1 }
         }
         return DiskLayout(blockCount: DiskLayout.supportedBlockCount(atMost: high))
+    }
+
+    /// Blocks of the nodes of the volume tree in which entries of moved runs stand, old and new ones
+    /// of one checkpoint, where a run may have been cut to fit into a gap.
+    private static func upkeepBlocks(entries: UInt64) -> UInt64 {
+        let entriesInANode = UInt64(NodePage.capacity / NodePage.itemSize(RemapRecord.byteCount))
+        let nodes = 12 + 4 * entries / entriesInANode
+        return nodes * DiskFormat.blocksPerNode * UInt64(DiskFormat.nodeReplicas)
     }
 
     // MARK: Grow

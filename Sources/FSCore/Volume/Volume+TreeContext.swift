@@ -62,9 +62,14 @@ extension Volume: TreeContext {
     }
 
     private func releasePlaces(_ page: Page, of tree: CopyOnWriteTree) {
+        let birth = page.node.birth
         for index in 0..<page.replicas.count {
-            releaseNode(
-                BlockRun(page.replicas[index], DiskFormat.blocksPerNode), birth: page.node.birth)
+            let run = BlockRun(page.replicas[index], DiskFormat.blocksPerNode)
+            if birth <= tree.parentEpoch {
+                window.deaths.append(NodeDeath(segment: tree.segment, birth: birth, run: run))
+            } else {
+                freeNode(run)
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ public final class Volume: @unchecked Sendable {
     private(set) var ringIncarnation: UInt64
     weak let observer: (any VolumeObserver)?
     let errors = ErrorLog()
+    package let health: MediumHealth
 
     package let cache: PageCache
     package let nodes: NodeStore
@@ -43,15 +44,15 @@ public final class Volume: @unchecked Sendable {
     package private(set) var head: CopyOnWriteTree!
     package private(set) var volumeTree: CopyOnWriteTree!
     /// Heads other than the default one.
-    package private(set) var clones: [TreeID: CopyOnWriteTree] = [:]
+    package var clones: [TreeID: CopyOnWriteTree] = [:]
     var window: Window
 
     /// Seams that a volume may have; nil without the module.
     let journal: (any Journal)?
-    let snapshots: (any SnapshotPolicy)? = nil
+    package private(set) var snapshots: (any SnapshotPolicy)!
 
     /// Held from reading share counts to committing their changes.
-    let shareLock = Mutex()
+    package let shareLock = Mutex()
     private let shareFlagLock = Mutex()
     private var shareFlag = false
     /// False: no block has more than one reference.
@@ -77,10 +78,18 @@ public final class Volume: @unchecked Sendable {
     /// Persistent error counters as they were when the volume was opened.
     let initialErrors: Superblock.ErrorCounters
     private var backing: FileSystem!
+    let filesLock = Mutex()
+    var cloneFiles: [TreeID: FileSystem] = [:]
 
     enum State: Equatable {
         case online, readOnly, closed
         case latched(String)
+    }
+
+    struct NodeDeath {
+        var segment: UInt64
+        var birth: BirthEpoch
+        var run: BlockRun
     }
 
     /// What happened since the last freeze. Guarded by the exclusive tree lock.
@@ -91,6 +100,9 @@ public final class Volume: @unchecked Sendable {
         var published: [BlockRun] = []
         var released: [BlockRun] = []
         var releasedBlocks: UInt64 = 0
+        /// Nodes that a snapshot still has and its head no longer; the next freeze tells the deadlists.
+        var deaths: [NodeDeath] = []
+        var nextSnapshotID: UInt64
         /// Blocks that moved away, entries whose source nobody refers to any more, and nodes that
         /// were left whose entries the next freeze deletes.
         var moved: [BlockRun] = []
@@ -98,7 +110,7 @@ public final class Volume: @unchecked Sendable {
         var droppedNodes: [BlockRun] = []
         /// Operations published so far, in their one order.
         var operations: UInt64
-        var inodeCount: UInt64
+        /// By all heads together.
         var promisedBlocks: UInt64
         /// The next free inode number, and where the durable ceiling stands.
         var nextInode: UInt64
@@ -126,6 +138,7 @@ public final class Volume: @unchecked Sendable {
         let volume = try Volume(device, modules, superblock, options, observer)
         try volume.loadRoots()
         try volume.loadRemaps()
+        volume.loadHealth()
         volume.backing = FileSystem(volume, volume.head)
         try volume.recover(isOtherPairReadable: isOtherPairReadable)
         try volume.findShares()
@@ -151,22 +164,24 @@ public final class Volume: @unchecked Sendable {
         nameHash = modules.nameHash(superblock.nameHashKey)
         defaultDataCopies = Int(superblock.dataCopies)
         cache = PageCache(byteLimit: options.cacheBytes)
+        health = MediumHealth(device: device, errors: errors)
         nodes = NodeStore(
             device: device, checksum: checksum, geometry: geometry,
-            internalUUID: superblock.internalUUID, cache: cache, errors: errors)
+            internalUUID: superblock.internalUUID, cache: cache, errors: errors,
+            health: health)
         allocator = BlockAllocator(
             store: BitmapStore(
                 device: device, checksum: checksum, geometry: geometry,
-                root: superblock.bitmapRoot, errors: errors), remaps: device.remaps,
+                root: superblock.bitmapRoot, errors: errors, health: health), remaps: device.remaps,
             brokenRules: options.brokenRules)
         let reusesSequence =
             options.brokenRules.contains(.sequenceReusedAfterRecovery)
             && !superblock.isCleanlyUnmounted
         window = Window(
             sequence: SuperblockSequence(superblock.sequence.rawValue + (reusesSequence ? 0 : 1)),
-            birthEpoch: superblock.birthEpoch, operations: superblock.operations,
-            inodeCount: superblock.inodeCount,
-            promisedBlocks: superblock.reservedBlocks, nextInode: superblock.inodeCeiling,
+            birthEpoch: superblock.birthEpoch, nextSnapshotID: superblock.nextSnapshotID,
+            operations: superblock.operations,
+            promisedBlocks: superblock.headCounts.promised, nextInode: superblock.inodeCeiling,
             inodeCeiling: superblock.inodeCeiling)
         wasCleanlyUnmounted = superblock.isCleanlyUnmounted
         compression =
@@ -175,6 +190,8 @@ public final class Volume: @unchecked Sendable {
         progress.durableOperations = superblock.operations
         ringIncarnation = superblock.journalIncarnation
         if options.readOnly { state = .readOnly }
+        health.mayWrite = { [unowned self] in stateLock.withLock { state == .online } }
+        health.report = { [weak observer] in observer?.volume($0) }
     }
 
     private func loadRoots() throws(FSError) {
@@ -185,10 +202,13 @@ public final class Volume: @unchecked Sendable {
                 throw .corrupt(
                     Corruption(.node, at: pointer.address.block << 12, "reached at two places"))
             }
-            return CopyOnWriteTree(id: id, root: page, context: self)
+            return CopyOnWriteTree(id: id, root: page, durableRoot: pointer, context: self)
         }
         head = try root(.head, superblock.headRoot)
+        head.counts = superblock.headCounts
         volumeTree = try root(.volume, superblock.volumeRoot)
+        snapshots = modules.snapshots(self)
+        try snapshots.load()
     }
 
     /// The first checkpoint marks the volume as in use, so that a crash is known as one.
@@ -209,9 +229,11 @@ public final class Volume: @unchecked Sendable {
                 throw error
             }
         }
+        health.arm()
         try fileSystem.reclaimOrphans()
         let interval = options.checkpointIntervalMilliseconds
         if interval > 0 {
+            snapshots.start()
             timers.append(WorkerThread { [unowned self] in runTimer(interval) })
             if let journal {
                 timers.append(WorkerThread { [unowned self] in runJournalTimer(journal) })
@@ -221,10 +243,12 @@ public final class Volume: @unchecked Sendable {
 
     /// The default head's files.
     public var fileSystem: FileSystem { backing }
+    package var diskLayout: DiskLayout { layout }
+    package var brokenRules: BrokenRules { options.brokenRules }
 
     /// Nil if there is no such head. Under the tree lock.
     @inline(__always)
-    func tree(_ id: TreeID) -> CopyOnWriteTree? {
+    package func tree(_ id: TreeID) -> CopyOnWriteTree? {
         id == .head ? head : id == .volume ? volumeTree : clones[id]
     }
 
@@ -316,6 +340,13 @@ public final class Volume: @unchecked Sendable {
         if isFirst { observer?.volume(.latched(error.description)) }
     }
 
+    /// Ends all writing as a failure of the device would, for who wants to see what that does
+    /// (`FS_IOC_SHUTDOWN`): what was written until now is durable, nothing after it happens.
+    public func shutDown() throws(FSError) {
+        try synchronize()
+        latch(.latched("it was shut down on request"))
+    }
+
     /// After this the volume is only read, whatever was asked for.
     func forceReadOnly() {
         options.readOnly = true
@@ -342,6 +373,8 @@ public final class Volume: @unchecked Sendable {
     /// Ends the use of the volume: everything durable, marked as cleanly unmounted. Throws what the
     /// last checkpoint threw, or why the volume was latched.
     public func close() throws(FSError) {
+        snapshots.stop()
+        storeHealth()
         stateLock.withLock {
             progress.stopTimer = true
             stateLock.signalAll()

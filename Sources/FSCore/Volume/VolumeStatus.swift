@@ -37,16 +37,19 @@ public struct VolumeStatus: Sendable {
     public var orphans: UInt64
     /// As it was found when the volume was opened.
     public var cleanlyUnmounted: Bool
+    /// Places without a good copy, and the files that have them.
+    public var damage: [Volume.Damage]
     /// Persistent counters.
     public var errors: [(name: String, count: UInt64)]
 }
 
 extension Volume {
     public func status() -> VolumeStatus {
-        let (dirty, inodes) = treeLock.shared { (window.dirty.count, window.inodeCount) }
+        let (dirty, inodes) = treeLock.shared { (window.dirty.count, head.counts.inodes) }
         let cached = cache.statistics()
         let counters = initialErrors.adding(errors.current)
         let statistics = fileSystem.statistics()
+        let damage = self.damage()
         let orphans = UInt64(fileSystem.orphans.count)
         return stateLock.withLock {
             let shown: VolumeStatus.State =
@@ -75,7 +78,7 @@ extension Volume {
                 lastCheckpointMilliseconds: progress.lastMilliseconds,
                 longestCheckpointMilliseconds: progress.recentMilliseconds.max() ?? 0,
                 journal: journal?.status, recovery: recovery, orphans: orphans,
-                cleanlyUnmounted: wasCleanlyUnmounted,
+                cleanlyUnmounted: wasCleanlyUnmounted, damage: damage,
                 errors: zip(Superblock.ErrorCounters.names, counters.counts).map {
                     (name: $0, count: $1)
                 })

@@ -28,7 +28,9 @@
 ///     24   inode delta          i64
 ///     32   promised delta       i64   blocks
 ///     40   operation            u64
-///     48   updates              tree u64, object u64, offset u64, type u8, action u8 (0 delete,
+///     48   head                 u64   that the operation is about; of none the volume's tree
+///     56   referenced delta     i64   blocks
+///     64   updates              tree u64, object u64, offset u64, type u8, action u8 (0 delete,
 ///                               1 put), value bytes u16, value
 ///          allocated, freed     address u64, blocks u64 each
 ///          staged               address u64, blocks u64, data
@@ -42,7 +44,7 @@ enum JournalFormat {
     static let version: UInt32 = 0
     static let headerSize = 128
     static let sumOffset = 120
-    static let transactionHeaderSize = 48
+    static let transactionHeaderSize = 64
     static let updateSize = 28
     static let runSize = 16
     /// Records are at most this long, and an eighth of the ring.
@@ -177,6 +179,8 @@ enum TransactionCoder {
         writer.i64(transaction.inodeDelta)
         writer.i64(transaction.promisedDelta)
         writer.u64(operation)
+        writer.u64(transaction.tree.rawValue)
+        writer.i64(transaction.referencedDelta)
         transaction.bytes.withView { bytes in
             for update in transaction.updates {
                 writer.u64(update.tree.rawValue)
@@ -195,7 +199,7 @@ enum TransactionCoder {
             writer.u64(run.count)
         }
         for run in transaction.published { put(run) }
-        for release in transaction.released { put(release.run) }
+        for run in transaction.released { put(run) }
         transaction.data.withView { data in
             for part in transaction.staged {
                 put(part.run)
@@ -232,6 +236,10 @@ enum TransactionCoder {
             abs(clamped: transaction.inodeDelta) < bound
                 && abs(clamped: transaction.promisedDelta) < bound, "change of a count")
         let operation = try reader.u64()
+        transaction.tree = TreeID(try reader.u64())
+        try reader.require(transaction.tree.rawValue > 0, "tree 0")
+        transaction.referencedDelta = try reader.i64()
+        try reader.require(abs(clamped: transaction.referencedDelta) < bound, "change of a count")
         for _ in 0..<counts.updates {
             let tree = TreeID(try reader.u64())
             try reader.require(tree.rawValue > 0, "tree 0")
@@ -247,7 +255,7 @@ enum TransactionCoder {
         }
         for _ in 0..<counts.allocated { transaction.publish(try run(&reader, layout)) }
         for _ in 0..<counts.freed {
-            transaction.release(try run(&reader, layout), birth: BirthEpoch(0))
+            transaction.release(try run(&reader, layout))
         }
         try reader.require(reader.offset - start == counts.dataOffset, "place of staged data")
         for _ in 0..<counts.staged {
@@ -268,6 +276,7 @@ enum TransactionCoder {
         let counts = try header(&reader)
         _ = try reader.bytes(16)
         let operation = try reader.u64()
+        _ = try reader.bytes(16)
         for _ in 0..<counts.updates {
             _ = try reader.bytes(26)
             _ = try reader.bytes(Int(try reader.u16()))

@@ -173,7 +173,7 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
                 stage.add(run, operation: operation, offset: offset + UInt64(place))
             }
             if !stage.isEmpty {
-                for release in transaction.released { stage.release(release.run, by: operation) }
+                for run in transaction.released { stage.release(run, by: operation) }
             }
             return wakesTimer
         }

@@ -4,8 +4,8 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, property, extents, usage, defragment, dedup, resize,
-        trim, inspect, sync, explain, help, completion,
+        format, mount, umount, status, check, scrub, property, extents, usage, defragment, dedup,
+        resize, trim, inspect, sync, explain, help, completion,
         daemon,
     ]
 
@@ -127,6 +127,66 @@ enum CommandTable {
         examples: [Example("aegisfs dedup mnt", "a mounted volume")],
         exitCodes: [.notFound, .busy, .interrupted], run: FileVerbs.dedup)
 
+    private static let snapshot = CommandSpec(
+        name: "snapshot", summary: "keep moments of a volume, and go back to them",
+        notes: [
+            "A snapshot costs no space until something that it shows is changed or deleted.",
+            "They can be deleted in any order; the space comes back in the background.",
+            "rollback keeps all snapshots, and makes one of what it replaces.",
+        ],
+        options: [.json],
+        subverbs: [
+            snapshotVerb(
+                "create", "keep the present state", [snapshotName],
+                [.snapshotDescription, .snapshotTag, .noSync], run: SnapshotVerb.create),
+            snapshotVerb(
+                "list", "all snapshots and heads, with what they cost", [],
+                [.exact, .noHeader], run: SnapshotVerb.list),
+            snapshotVerb(
+                "delete", "delete snapshots or clones",
+                [OperandSpec("NAME", "of a snapshot or clone", count: .optionalRepeating)],
+                [.yes, .dryRun], run: SnapshotVerb.delete),
+            snapshotVerb(
+                "rename", "give another name", [snapshotName, OperandSpec("NEW", "its new name")],
+                run: SnapshotVerb.rename),
+            snapshotVerb(
+                "rollback", "go back to a snapshot", [snapshotName], [.yes, .dryRun, .quiet],
+                run: SnapshotVerb.rollback),
+            snapshotVerb(
+                "clone", "make a writable head that begins as a snapshot is",
+                [snapshotName, OperandSpec("NEW", "the name of the head")],
+                run: SnapshotVerb.clone),
+            snapshotVerb(
+                "hold", "refuse to delete it until released", [snapshotName, holdTag],
+                run: SnapshotVerb.hold),
+            snapshotVerb(
+                "release", "end a hold", [snapshotName, holdTag], run: SnapshotVerb.release),
+            snapshotVerb(
+                "protect", "refuse to delete it before a date", [snapshotName], [.protectUntil],
+                run: SnapshotVerb.protect),
+            snapshotVerb("stats", "totals", [], [.exact], run: SnapshotVerb.stats),
+        ],
+        examples: [
+            Example("aegisfs snapshot create test.img monday", "keep the present state"),
+            Example("aegisfs snapshot rollback test.img monday", "go back to it"),
+        ],
+        exitCodes: [.notFound, .busy, .needsConfirmation], run: { _ in .done })
+
+    private static let snapshotName = OperandSpec("NAME", "of a snapshot")
+    private static let holdTag = OperandSpec(
+        "TAG", "who holds it; 'hold' if left out", count: .optional)
+
+    private static func snapshotVerb(
+        _ name: String, _ summary: String, _ operands: [OperandSpec],
+        _ options: [OptionSpec] = [],
+        run: @escaping @Sendable (Arguments) throws(Failure) -> ExitCode
+    ) -> CommandSpec {
+        CommandSpec(
+            name: name, summary: summary, options: options + [.json],
+            operands: [target] + operands,
+            exitCodes: [.notFound, .busy, .needsConfirmation], run: run)
+    }
+
     private static let resize = CommandSpec(
         name: "resize", summary: "make a volume larger or smaller, mounted or not",
         notes: [
@@ -169,6 +229,9 @@ enum CommandTable {
             inspection("journal", "the records of the journal", run: InspectVerb.journal),
             inspection("bitmap", "allocated blocks by region", run: InspectVerb.bitmap),
             inspection(
+                "snapshots", "the table of snapshots and the deadlists",
+                run: InspectVerb.snapshots),
+            inspection(
                 "path", "the inode behind a path",
                 [OperandSpec("PATH", "from the volume's root")], run: InspectVerb.path),
         ],
@@ -187,6 +250,27 @@ enum CommandTable {
             name: name, summary: summary, options: [.json] + options,
             operands: [target] + operands, exitCodes: [.notFound], run: run)
     }
+
+    private static let scrub = CommandSpec(
+        name: "scrub", summary: "read and verify every copy of everything, and heal what is bad",
+        notes: [
+            "Metadata has two copies, data as many as 'aegisfs property' says. What has no",
+            "good copy is listed by 'aegisfs status'. 'aegisfs property set TARGET",
+            "scrub-interval 30d' has a mounted volume scrub itself. A scrub that was",
+            "interrupted goes on with the next mount. --dry-run finds and heals nothing.",
+        ],
+        options: [
+            .background, .scrubPath, .scrubRate, .dryRun, .scrubStatus, .pause, .resume, .cancel,
+            .json,
+            .progress, .quiet,
+        ],
+        operands: [target],
+        examples: [
+            Example("aegisfs scrub mnt", "with progress"),
+            Example("aegisfs scrub mnt --background --rate 100M", "slowly, beside other work"),
+            Example("aegisfs scrub test.img --path /photos", "a directory of an image"),
+        ],
+        exitCodes: [.damaged, .repaired, .notFound, .busy, .interrupted], run: ScrubVerb.run)
 
     private static let property = CommandSpec(
         name: "property", summary: "show and set properties of files, directories and volumes",

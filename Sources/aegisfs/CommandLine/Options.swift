@@ -50,11 +50,26 @@ extension OptionSpec {
     static let readyDescriptor = OptionSpec(
         "ready-fd", "where to report that the mount is ready", value: "FD")
 
+    // MARK: scrub
+    static let background = OptionSpec("background", "return at once; the daemon goes on")
+    static let scrubPath = OptionSpec(
+        "path", "only this file or directory, from the volume's root on", value: "PATH")
+    static let scrubRate = OptionSpec("rate", "read at most this much a second", value: "SIZE")
+    static let scrubStatus = OptionSpec("status", "show the last scrub and those before it")
+    static let pause = OptionSpec("pause", "hold the running scrub")
+    static let resume = OptionSpec("resume", "go on with a scrub that was held or interrupted")
+    static let cancel = OptionSpec("cancel", "end the running scrub")
+
     // MARK: defragment and dedup
     static let rewriteCompression = OptionSpec(
         "compression", "instead of what the files are to have", value: "CODEC")
     static let memory = OptionSpec(
         "memory", "for what was seen, 64K to 512M; 256M if not given", value: "SIZE")
+    // MARK: snapshot
+    static let noSync = OptionSpec("no-sync", "leave out what is only in the kernel's cache")
+    static let snapshotDescription = OptionSpec("description", "what it is for", value: "TEXT")
+    static let snapshotTag = OptionSpec("tag", "a property", value: "K=V", repeatable: true)
+    static let protectUntil = OptionSpec("until", "nobody deletes it before", value: "DATE")
 
     // MARK: inspect
     static let depth = OptionSpec("depth", "levels of the tree to show", value: "N")

@@ -10,21 +10,34 @@ enum ControlDirectory {
 
     /// The directory of this process's user.
     static var own: String {
-        if geteuid() == 0 { return rootPath }
+        if user == 0 { return rootPath }
         if let runtime = getenv("XDG_RUNTIME_DIR").map({ String(cString: $0) }),
             runtime.hasPrefix("/")
         {
             return runtime + "/aegisfs"
         }
-        return fallback + "\(geteuid())"
+        return fallback + "\(user)"
     }
+
+    /// This process's user as the outside knows it: whoever is root of a user namespace of his own
+    /// has not root's directory (user_namespaces(7)).
+    private static let user: uid_t = {
+        let inside = geteuid()
+        for line in (fileText("/proc/self/uid_map") ?? "").split(separator: "\n") {
+            let numbers = line.split(separator: " ").compactMap { uid_t($0) }
+            if numbers.count == 3, inside >= numbers[0], inside - numbers[0] < numbers[2] {
+                return numbers[1] &+ (inside - numbers[0])
+            }
+        }
+        return inside
+    }()
 
     /// For users without a runtime directory; their number follows.
     private static let fallback = "/tmp/aegisfs-"
 
     /// Where daemons that this process may talk to can be: root finds those of other users, too.
     static var searched: [String] {
-        guard geteuid() == 0 else { return [own, rootPath] }
+        guard user == 0 else { return [own, rootPath] }
         let runtime = directoryNames("/run/user").map { "/run/user/\($0)/aegisfs" }
         // Anybody can make a directory in /tmp: only the user of the number counts.
         let temporary = directoryNames("/tmp").map { "/tmp/" + $0 }.filter { path in

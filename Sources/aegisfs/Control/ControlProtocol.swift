@@ -12,6 +12,8 @@
 ///     {"command": "resize", "size": {"kind": "bytes", "bytes": N}, "rate_bps": N,
 ///      "is_dry_run": true}                        change its size; kinds are bytes, more, less,
 ///                                                 minimum and maximum
+///     {"command": "scrub", "scrub": {"action": "start", "is_background": true}}
+///                                                 start, status, pause, resume or cancel a scrub
 ///     {"command": "trim"}                         give free space back
 ///     {"command": "mounts"}                       what is mounted where
 ///     {"command": "extents", "inodes": [7], "offset_bytes": 0}    where a file's data lies
@@ -19,6 +21,8 @@
 ///     {"command": "defragment", "inodes": [7], "compression": "zstd:3"}   write files anew
 ///     {"command": "dedup", "paths": ["/a"], "memory_bytes": 268435456}    share equal blocks
 ///     {"command": "shutdown"}                     unmount, even if it is in use
+///     {"command": "snapshot", "snapshot": {"action": "create", "names": ["monday"]}}
+///                                                 what `aegisfs snapshot` does
 ///
 /// Answer: any number of progress lines, then one result or one error.
 ///
@@ -36,10 +40,12 @@
 /// What a client asks.
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
-        case status, sync, check, remount, resize, trim, mounts, shutdown
-        case extents, usage, defragment, dedup
+        case status, sync, check, remount, resize, trim, mounts, shutdown, snapshot
+        case extents, usage, defragment, dedup, scrub
     }
     var command: Command
+    /// For `scrub`.
+    var scrub: ScrubRequest?
     /// For `remount`.
     var readOnly: Bool?
     /// Of files and directories; for `extents`, `usage` and `defragment`.
@@ -49,6 +55,8 @@ struct ControlRequest: Codable, Sendable {
     /// From the volume's root; for `dedup`, which takes all of the volume without them.
     var paths: [String]?
     var memoryBytes: UInt64?
+    /// For `snapshot`.
+    var snapshot: SnapshotRequest?
     /// For `resize`.
     var size: ResizeSize?
     var rateBps: UInt64?
@@ -65,10 +73,14 @@ struct ControlReply: Codable, Sendable {
     var resize: ResizeDocument?
     var trim: TrimDocument?
     var mounts: [MountRecord]?
+    var scrub: ScrubDocument?
+    /// The scrubs before the last one.
+    var history: [ScrubDocument]?
     var extents: [ExtentDocument]?
     var usage: UsageDocument?
     var defragment: DefragmentDocument?
     var dedup: DedupDocument?
+    var snapshot: SnapshotDocument?
     var error: FailureDocument?
 
     static var done: ControlReply { ControlReply(type: .result) }

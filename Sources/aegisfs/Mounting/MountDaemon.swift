@@ -21,6 +21,7 @@ final class MountDaemon: ControlService {
     private let device: HeldDevice
     private let registration: MountRegistration
     private let session: FuseSession
+    private let scrubs: ScrubService
     private let log: @Sendable (String) -> Void
 
     /// Opens and mounts. Signals that end the daemon must be blocked already.
@@ -43,6 +44,7 @@ final class MountDaemon: ControlService {
                 isReadOnly: plan.options.isReadOnly, startedSeconds: Int64(time(nil)),
                 state: .starting, outcome: nil))
         self.registration = registration
+        scrubs = ScrubService(volume, log: log)
         var options = FuseMountOptions()
         options.source = plan.options.sourceName ?? registration.current.device
         options.ro = plan.options.isReadOnly
@@ -60,6 +62,7 @@ final class MountDaemon: ControlService {
             session = try FuseSession(
                 fileSystem: volume.fileSystem, mountpoint: plan.mountpoint, options: options)
         } catch {
+            scrubs.stop()
             registration.remove()
             throw Failure(.failed, .mountRefused, error.description, hint: error.cure)
         }
@@ -124,6 +127,7 @@ final class MountDaemon: ControlService {
         if status != 0 { log("the FUSE session ended: \(systemMessage(status))") }
         registration.update { $0.state = .finishing }
         server?.stop()
+        scrubs.stop()
         // Wakes the signal thread, which has nothing left to do.
         kill(getpid(), SIGUSR1)
         signals.join()
@@ -172,6 +176,13 @@ final class MountDaemon: ControlService {
     ) throws(Failure) -> ControlReply {
         var reply = ControlReply.done
         let record = registration.current
+        if request.command == .scrub {
+            return try scrub(request, record.device, isCancelled, progress)
+        }
+        if request.command == .snapshot {
+            reply.snapshot = try changeSnapshots(request.snapshot)
+            return reply
+        }
         do throws(FSError) {
             switch request.command {
             case .status:
@@ -179,6 +190,7 @@ final class MountDaemon: ControlService {
                     volume.status(), superblocks: Checker.superblockFindings(volume),
                     device: record.device, mount: record,
                     condition: MountCondition(ofOwn: record))
+                reply.status?.addScan(of: volume, scrubs.current)
             case .sync:
                 try volume.synchronize()
             case .check:
@@ -191,6 +203,7 @@ final class MountDaemon: ControlService {
                 try volume.setReadOnly(isReadOnly)
                 registration.update { $0.isReadOnly = isReadOnly }
             case .resize: reply.resize = try resize(request, isCancelled, progress)
+            case .scrub: break
             case .trim:
                 reply.trim = TrimDocument(
                     trimmedBytes: try volume.trim(
@@ -202,6 +215,7 @@ final class MountDaemon: ControlService {
                 try FileRequests.perform(
                     request, volume.fileSystem, &reply, isCancelled: isCancelled,
                     progress: progress)
+            case .snapshot: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
@@ -237,6 +251,40 @@ final class MountDaemon: ControlService {
         }
         return ResizeDocument(try result.get(), isDryRun: false)
     }
+
+    private func scrub(
+        _ request: ControlRequest, _ device: String, _ isCancelled: () -> Bool,
+        _ progress: (ProgressReporter.Step) -> Void
+    ) throws(Failure) -> ControlReply {
+        guard let scrub = request.scrub else {
+            throw Failure(.usage, .badRequest, "the request does not say what to do with a scrub")
+        }
+        var reply = ControlReply.done
+        reply.scrub = try scrubs.perform(
+            scrub, target: device, isCancelled: isCancelled, progress: progress)
+        if scrub.action == .status {
+            reply.history = ScrubRecord.history(in: volume).map { ScrubDocument($0) }
+        }
+        return reply
+    }
+}
+
+extension MountDaemon {
+    fileprivate func changeSnapshots(
+        _ request: SnapshotRequest?
+    ) throws(Failure) -> SnapshotDocument {
+        let record = registration.current
+        guard let request else {
+            throw Failure(.usage, .badRequest, "the request does not say what to do")
+        }
+        if request.action == .rollback, request.dryRun != true {
+            // The kernel has names, pages and open files of the head that would go.
+            throw Failure(
+                .busy, .mountBusy, "\(record.device) is mounted on \(record.mountpoint)",
+                hint: "'aegisfs umount \(record.mountpoint)' first")
+        }
+        return try SnapshotService(volume: volume, target: record.device).perform(request)
+    }
 }
 
 /// Both the kernel and the control socket must be ready before anybody is told.
@@ -270,7 +318,8 @@ private final class EventRelay: VolumeObserver {
                 "the journal was replayed: \(recovery.operations) operations, "
                     + "\(recovery.bytes) bytes, \(Int(recovery.milliseconds)) ms")
         case .latched(let why): log("the volume takes no more changes: \(why)")
-        case .damage(let what): log(what)
+        case .damage(let what): log("damage: \(what)")
+        case .healed(let what): log("healed: \(what)")
         }
     }
 }

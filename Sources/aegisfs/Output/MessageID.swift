@@ -64,7 +64,13 @@ enum MessageID: String, CaseIterable, Sendable {
     case tooManyClients = "AEGIS-0072"
     case badRequest = "AEGIS-0073"
 
+    case noSnapshot = "AEGIS-0200"
+    case snapshotExists = "AEGIS-0201"
+    case snapshotHeld = "AEGIS-0202"
+    case unconfirmed = "AEGIS-0203"
     case noProperty = "AEGIS-0250"
+    case dataLost = "AEGIS-0251"
+    case scrubRefused = "AEGIS-0252"
 
     case cannotShrink = "AEGIS-0350"
     case shrinkUnconfirmed = "AEGIS-0351"
@@ -395,12 +401,51 @@ enum MessageID: String, CaseIterable, Sendable {
                 "too many clients",
                 "The control socket serves a limited number of clients at a time. Try again."
             )
+        case .scrubRefused:
+            (
+                "the scrub was refused",
+                "A volume has one scrub at a time, which runs, is paused, or was interrupted by an "
+                    + "unmount; --resume goes on with it and --cancel ends it. A scrub in the "
+                    + "background needs the daemon of a mount."
+            )
+        case .dataLost:
+            (
+                "blocks have no good copy",
+                "Every copy of some blocks is unreadable or fails its checksum, so reading them fails "
+                    + "with EIO; all else can be read. 'aegisfs status' lists the files with the "
+                    + "places in them. Restore them from a backup or delete them; with 'copies 2' "
+                    + "a file has a second copy from which the first is healed."
+            )
         case .noProperty:
             (
                 "there is no such property here",
                 "Some properties belong to files and directories, others to a whole volume and are "
                     + "found at its mountpoint, image or device. 'aegisfs property list PATH' shows "
                     + "which there are."
+            )
+        case .noSnapshot:
+            (
+                "there is no such snapshot",
+                "Nothing of this volume has that name. 'aegisfs snapshot list TARGET' shows all "
+                    + "snapshots and heads."
+            )
+        case .snapshotExists:
+            (
+                "the name is taken",
+                "Another snapshot, clone or hold of this volume has that name. Choose another "
+                    + "one, or rename or delete what has it."
+            )
+        case .snapshotHeld:
+            (
+                "a snapshot is held or protected",
+                "Somebody asked that it not be deleted: by a hold, which 'aegisfs snapshot "
+                    + "release TARGET NAME TAG' ends, or until a date, which only passes."
+            )
+        case .unconfirmed:
+            (
+                "the change was not confirmed",
+                "The command shows what it would do and asks on a terminal. Without one it needs "
+                    + "--yes; nothing was changed."
             )
         case .badRequest:
             (

@@ -14,6 +14,10 @@ final class ProgressReporter: @unchecked Sendable {
         var phase: String
         var doneBytes: UInt64
         var totalBytes: UInt64
+        /// Of work that looks for damage: bad copies, those healed, blocks lost.
+        var found: UInt64?
+        var healed: UInt64?
+        var lost: UInt64?
     }
 
     /// A step with what the meter makes of it, as JSON shows it.
@@ -24,6 +28,9 @@ final class ProgressReporter: @unchecked Sendable {
         /// Bytes per second.
         var rateBps: UInt64?
         var etaSeconds: UInt64?
+        var found: UInt64?
+        var healed: UInt64?
+        var lost: UInt64?
     }
 
     private enum Display: Sendable { case terminal, plain, jsonOnError, jsonOnOutput, none }
@@ -38,6 +45,7 @@ final class ProgressReporter: @unchecked Sendable {
     private let lock = Mutex()
     private var meter = ProgressMeter()
     private var phase = ""
+    private var latest: Step?
     private var lastShown: Double
     private var isLineOpen = false
 
@@ -58,6 +66,7 @@ final class ProgressReporter: @unchecked Sendable {
 
     func update(_ step: Step) {
         lock.withLock {
+            latest = step
             if step.phase != phase {
                 meter = ProgressMeter()
                 phase = step.phase
@@ -114,14 +123,20 @@ final class ProgressReporter: @unchecked Sendable {
         let rate = meter.rate.map { SizeFormatter.string(UInt64($0)) + "/s" } ?? "rate unknown"
         let left = meter.remainingSeconds.map(TimeFormatter.duration) ?? "unknown"
         return "\(phase): \(meter.percent) %, \(SizeFormatter.string(meter.done)) of "
-            + "\(SizeFormatter.string(meter.total)), \(rate), ETA \(left)"
+            + "\(SizeFormatter.string(meter.total)), \(rate), ETA \(left)" + findings
+    }
+
+    private var findings: String {
+        guard let found = latest?.found, found > 0 else { return "" }
+        return ", \(found) found, \(latest?.healed ?? 0) healed, \(latest?.lost ?? 0) lost"
     }
 
     private var json: String {
         JSONOutput.line(
             Document(
                 phase: phase, doneBytes: meter.done, totalBytes: meter.total,
-                rateBps: meter.rate.map { UInt64($0) }, etaSeconds: meter.remainingSeconds),
+                rateBps: meter.rate.map { UInt64($0) }, etaSeconds: meter.remainingSeconds,
+                found: latest?.found, healed: latest?.healed, lost: latest?.lost),
             command: command, kind: "progress")
     }
 

@@ -16,6 +16,25 @@ enum TimeFormatter {
         return format(&fields, "%Y-%m-%dT%H:%M:%SZ")
     }
 
+    /// Seconds since 1970 of `2031-12-31` or `2031-12-31T23:00:00Z`; nil if it is no date.
+    static func parseUTC(_ text: String) -> Int64? {
+        guard
+            let match = text.wholeMatch(
+                of: /(\d{4})-(\d\d)-(\d\d)(T(\d\d):(\d\d):(\d\d)Z)?/)
+        else { return nil }
+        func number(_ text: Substring?) -> Int32 { text.flatMap { Int32($0) } ?? 0 }
+        var fields = tm()
+        fields.tm_year = number(match.1) - 1900
+        fields.tm_mon = number(match.2) - 1
+        fields.tm_mday = number(match.3)
+        fields.tm_hour = number(match.5)
+        fields.tm_min = number(match.6)
+        fields.tm_sec = number(match.7)
+        let seconds = Int64(timegm(&fields))
+        // A day that does not exist comes out as another one.
+        return utc(seconds).hasPrefix(text.prefix(10)) ? seconds : nil
+    }
+
     /// `0:07`, `12:34`, `3:00:05`.
     static func duration(_ seconds: UInt64) -> String {
         func twoDigits(_ value: UInt64) -> String { value < 10 ? "0\(value)" : "\(value)" }

@@ -33,6 +33,11 @@ enum InspectVerb {
             try Inspector.extents(device, modules: .standard, inode)
         }
     }
+    static func snapshots(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        try show(arguments) { (device) throws(FSError) in
+            try Inspector.snapshots(device, modules: .standard)
+        }
+    }
     static func bitmap(_ arguments: Arguments) throws(Failure) -> ExitCode {
         try show(arguments) { (device) throws(FSError) in
             try Inspector.bitmap(device, modules: .standard)

@@ -39,6 +39,27 @@ struct StatusDocument: Codable, Sendable {
         var kind: String
         var count: UInt64
     }
+    /// A place without a good copy.
+    struct Damage: Codable, Sendable {
+        /// `data`, `metadata` or `bitmap`
+        var kind: String
+        var path: String?
+        var inode: UInt64
+        var offsetBytes: UInt64
+        var sizeBytes: UInt64
+        var block: UInt64
+        var foundAt: String
+
+        var description: String {
+            switch kind {
+            case "data":
+                "\(path ?? "inode \(inode)"), bytes \(offsetBytes) to "
+                    + "\(offsetBytes + sizeBytes - 1) (block \(block))"
+            case "metadata": "metadata at block \(block), of inode \(inode) or above"
+            default: "allocation bitmap at block \(block)"
+            }
+        }
+    }
     /// What is wrong, what to do, where to read more.
     struct Problem: Codable, Sendable {
         var status: String
@@ -81,6 +102,14 @@ struct StatusDocument: Codable, Sendable {
     /// How it was found: by the daemon when it mounted it, else just now.
     var wasCleanlyUnmounted: Bool
     var errors: [ErrorCount]
+    /// The scrub that runs, or the last one.
+    var scan: ScrubDocument?
+    /// How often a mounted volume scrubs itself; `never` or a duration.
+    var scrubInterval = "never"
+    /// At most `damageLimit` entries.
+    var damage: [Damage]
+    var omittedDamage: Int
+    static let damageLimit = 1000
 
     /// - Parameters:
     ///   - superblocks: what is wrong with the superblock's copies.
@@ -133,6 +162,12 @@ struct StatusDocument: Codable, Sendable {
         unlinkedInodes = status.orphans
         wasCleanlyUnmounted = status.cleanlyUnmounted
         errors = status.errors.map { ErrorCount(kind: $0.name, count: $0.count) }
+        damage = status.damage.prefix(Self.damageLimit).map {
+            Damage(
+                kind: $0.kind.rawValue, path: $0.path, inode: $0.inode, offsetBytes: $0.offset,
+                sizeBytes: $0.byteCount, block: $0.block, foundAt: TimeFormatter.utc($0.time))
+        }
+        omittedDamage = status.damage.count - damage.count
 
         switch status.state {
         case .online: state = "online"
@@ -176,11 +211,25 @@ struct StatusDocument: Codable, Sendable {
                     : "Mount it for writing: the next two checkpoints write them anew.",
                 first.id, isDamage: true)
         }
-        if errors.contains(where: { $0.count > 0 }) {
+        if !damage.isEmpty {
+            let files = Set(damage.filter { $0.kind == "data" }.map(\.inode)).count
+            let others = damage.filter { $0.kind != "data" }.count
+            let what = [
+                files == 0 ? "" : files == 1 ? "one file" : "\(files) files",
+                others == 0 ? "" : "metadata in \(others) places",
+            ].filter { !$0.isEmpty }.joined(separator: " and ")
             add(
-                "errors", "Errors were counted on this volume.",
-                "The system log names the damaged places; 'aegisfs check' looks at the structure.",
-                MessageID.errorsCounted.rawValue, isDamage: true)
+                "lost data", "There is no good copy of parts of \(what).",
+                files == 0
+                    ? "Copy what can be read elsewhere, and run 'aegisfs check'."
+                    : "Restore the files listed below from a backup, or delete them; what is not "
+                        + "damaged can be read.",
+                MessageID.dataLost.rawValue, isDamage: true)
+        } else if errors.contains(where: { $0.count > 0 }) {
+            add(
+                "errors", "Errors were counted on this volume; nothing is known to be damaged now.",
+                "If they grow, replace the device. The system log says where they were.",
+                MessageID.errorsCounted.rawValue, isDamage: false)
         }
         if condition?.isDetached == true {
             add(
@@ -203,6 +252,16 @@ struct StatusDocument: Codable, Sendable {
         }
         guard let gravest = problems.first else { return }
         (self.status, action, see) = (gravest.status, gravest.action, gravest.see)
+    }
+
+    /// Adds what is known of scrubs.
+    mutating func addScan(of volume: Volume, _ record: ScrubRecord?) {
+        scan = record.map { ScrubDocument($0) }
+        if let property = Property.named("scrub-interval"),
+            let value = try? volume.fileSystem.property(property, of: .root)
+        {
+            scrubInterval = value.value
+        }
     }
 
     private mutating func add(
@@ -245,10 +304,12 @@ enum StatusVerb {
                 try? volume.close()
                 device.close()
             }
-            return StatusDocument(
+            var document = StatusDocument(
                 volume.status(),
                 superblocks: Checker.superblockFindings(device.device, modules: .standard),
                 device: path)
+            document.addScan(of: volume, ScrubRecord.last(in: volume))
+            return document
         }
     }
 
@@ -338,7 +399,10 @@ enum StatusVerb {
         if let mountpoint = document.mountpoint {
             lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)"))
         }
-        lines.append(("scan", "none is recorded on the volume"))
+        lines.append(("scan", document.scan?.summary ?? "no scrub is recorded on the volume"))
+        if document.scrubInterval != "never" {
+            lines.append(("", "scrubs itself every \(document.scrubInterval) while it is mounted"))
+        }
         let space = document.space
         let share = SizeFormatter.percentage(space.usedBytes, of: space.totalBytes) ?? "0.0 %"
         lines += [
@@ -407,10 +471,14 @@ enum StatusVerb {
                     ? "no known errors"
                     : errors.map { "\($0.count) \($0.kind)" }.joined(separator: ", ")
             ))
+        for entry in document.damage { lines.append(("", entry.description)) }
+        if document.omittedDamage > 0 {
+            lines.append(("", "and \(document.omittedDamage) more"))
+        }
         let width = lines.map(\.0.count).max() ?? 0
         for (name, value) in lines {
             let padding = String(repeating: " ", count: width - name.count)
-            Terminal.output("\(padding)\(name): \(value)\n")
+            Terminal.output("\(padding)\(name)\(name.isEmpty ? " " : ":") \(value)\n")
         }
     }
 }

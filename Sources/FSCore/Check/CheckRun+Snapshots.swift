@@ -1,0 +1,263 @@
+/// Snapshots in a check: the table, the trees of all its nodes, and the deadlists.
+///
+/// Each node of the table has of its tree what was born after its parent; the rest is the parent's. So
+/// all trees together are walked once, and what they have, with the garbage of the deadlists that
+/// was not swept yet, is what is allocated. Then each deadlist is compared with the trees themselves:
+/// it must have what the parent refers to and the node does not.
+extension CheckRun {
+    struct SnapshotTable {
+        var records: [UInt64: SnapshotRecord] = [:]
+        var labels: [[UInt8]: UInt64] = [:]
+        var owners: [UInt64: UInt64] = [:]
+        var entries: [DeadlistRecord] = []
+        var children: [UInt64: Int] = [:]
+
+        /// Deleted and without children: it is being freed.
+        func isEnding(_ record: SnapshotRecord) -> Bool {
+            record.isDeleted && children[record.id] == nil
+        }
+    }
+
+    // MARK: Items
+
+    func volumeItem(_ key: Key, _ value: ByteView) {
+        do throws(FSError) {
+            switch key.type {
+            case .share where key.object == 0: share(key, value)
+            case .remap where key.object == 0: remap(key, value)
+            case .module where key.object == 0: _ = try ModuleRecord(key, decoding: value)
+            case .damage where key.object == 0: _ = try DamageRecord(key, decoding: value)
+            case .badBlocks where key.object == 0:
+                _ = try BadBlockRecord(key, decoding: value, layout: layout)
+            case .snapshot:
+                table.records[key.offset] = try SnapshotRecord(
+                    key, decoding: value, layout: layout)
+            case .snapshotLabel:
+                let label = try SnapshotLabel(key, decoding: value)
+                if table.labels.updateValue(key.offset, forKey: label.name) != nil {
+                    report(.snapshotTreeWrong, "node \(key.offset) has another's name")
+                }
+            case .segment:
+                table.owners[key.offset] = try SegmentRecord(key, decoding: value).owner
+            case .deadlist:
+                table.entries.append(try DeadlistRecord(key, decoding: value, layout: layout))
+            default:
+                report(
+                    .unknownItem, "volume tree, object \(key.object), type \(key.type.rawValue)")
+            }
+        } catch {
+            switch key.type {
+            case .module: report(.moduleRecordBad, "\(error)")
+            case .damage: report(.damageRecordBad, "\(error)")
+            case .badBlocks: report(.badBlockRecordBad, "\(error)")
+            case .snapshotLabel: report(.snapshotLabelBad, "\(error)")
+            case .deadlist: report(.deadlistRecordBad, "\(error)")
+            case .segment: report(.segmentRecordBad, "\(error)")
+            default: report(.snapshotRecordBad, "\(error)")
+            }
+        }
+    }
+
+    /// An item of a snapshot, seen by itself: it was compared with others when it was a head's.
+    func snapshotItem(_ key: Key, _ value: ByteView) {
+        do throws(FSError) {
+            switch key.type {
+            case .inode: _ = try InodeRecord(decoding: value, inode: key.object)
+            case .extent:
+                markData(
+                    try ExtentRecord(decoding: value, inode: key.object, layout: layout), key)
+            case .link: _ = try LinkRecord.cookies(value, inode: key.object)
+            case .directoryEntry:
+                try DirectoryRecord.forEach(value, directory: key.object) { _ in true }
+            case .orphan, .inlineData, .attribute: break
+            default: report(.unknownItem, "inode \(key.object), type \(key.type.rawValue)")
+            }
+        } catch {
+            switch key.type {
+            case .inode: report(.inodeRecordBad, "\(error)")
+            case .link: report(.linkRecordBad, "\(error)")
+            case .directoryEntry: report(.directoryRecordBad, "\(error)")
+            default: report(.extentRecordBad, "\(error)")
+            }
+        }
+    }
+
+    // MARK: Trees
+
+    func checkTrees() {
+        checkTable()
+        let records = table.records.values.sorted { $0.id < $1.id }
+        for record in records {
+            if shouldStop() { return }
+            guard let root = root(of: record) else { continue }
+            var scope = Scope()
+            scope.limit = epoch(of: record.parent)
+            scope.isHead = record.kind == .head
+            if table.isEnding(record) { scope.from = record.progress }
+            if scope.from == .maximum || !scope.isHead && root.birth <= scope.limit { continue }
+            counts = TreeCounts()
+            inodes = [:]
+            orphans = []
+            walk(root, scope)
+            guard scope.isHead, !shouldStop() else { continue }
+            tell("names")
+            let isDefault = record.head == .head
+            checkInodes(isDefault ? superblock.headCounts : record.counts, isDefault: isDefault)
+        }
+        checkDeadlists(records)
+    }
+
+    private func root(of record: SnapshotRecord) -> NodePointer? {
+        record.kind == .head && record.head == .head ? superblock.headRoot : record.root
+    }
+
+    private func epoch(of id: UInt64) -> BirthEpoch {
+        table.records[id]?.epoch ?? BirthEpoch(0)
+    }
+
+    private func checkTable() {
+        let isAnnounced = superblock.incompatible & DiskFormat.Incompatible.snapshots != 0
+        if table.records.isEmpty {
+            let id = SnapshotRecord.firstID
+            table.records[id] = SnapshotRecord(
+                id: id, kind: .head, parent: 0, epoch: BirthEpoch(0), head: .head,
+                created: superblock.written, counts: superblock.headCounts,
+                uuid: superblock.uuid)
+        } else if !isAnnounced {
+            report(.snapshotTreeWrong, "there are snapshots, but the superblock knows of none")
+        }
+        var heads: Set<UInt64> = []
+        for record in table.records.values.sorted(by: { $0.id < $1.id }) {
+            func require(_ condition: Bool, _ detail: String) {
+                if !condition { report(.snapshotTreeWrong, "node \(record.id): \(detail)") }
+            }
+            if record.parent != 0 {
+                table.children[record.parent, default: 0] += 1
+                let parent = table.records[record.parent]
+                require(parent?.kind == .snapshot, "its parent is no snapshot")
+                require(
+                    record.epoch.rawValue == 0 || epoch(of: record.parent) < record.epoch,
+                    "it is not younger than its parent")
+            }
+            require(
+                record.id == SnapshotRecord.firstID || record.id < superblock.nextSnapshotID,
+                "an id of the future")
+            require(record.epoch < superblock.birthEpoch, "an epoch of the future")
+            if record.kind == .head {
+                require(heads.insert(record.head.rawValue).inserted, "a head twice")
+                require((record.root == nil) == (record.head == .head), "root of a head")
+            } else {
+                require(record.root != nil, "no root")
+                require(
+                    (record.root?.birth ?? BirthEpoch(0)) <= record.epoch || record.isDeleted,
+                    "a root of after its moment")
+            }
+        }
+        if !heads.contains(TreeID.head.rawValue) {
+            report(.snapshotTreeWrong, "there is no default head")
+        }
+        for (name, id) in table.labels where table.records[id] == nil {
+            report(
+                .snapshotTreeWrong, "'\(String(decoding: name, as: UTF8.self))' names no snapshot")
+        }
+    }
+
+    // MARK: Deadlists
+
+    private func checkDeadlists(_ records: [SnapshotRecord]) {
+        for (segment, owner) in table.owners {
+            if table.records[owner] == nil || table.records[segment] != nil {
+                report(.segmentRecordBad, "segment \(segment) is said to be of node \(owner)")
+            }
+        }
+        var held: [UInt64: [DeadlistRecord]] = [:]
+        for entry in table.entries {
+            let id = table.owners[entry.segment] ?? entry.segment
+            guard let owner = table.records[id] else {
+                report(.deadlistWrong, "segment \(entry.segment) is nobody's")
+                continue
+            }
+            if entry.birth > epoch(of: owner.parent) {
+                // Garbage that the sweeper has not come to.
+                for _ in 0..<entry.references { markReference(entry.run) }
+            } else {
+                held[id, default: []].append(entry)
+            }
+        }
+        guard !hasUnreadableNodes else { return }
+        tell("deadlists")
+        for record in records where !table.isEnding(record) {
+            if shouldStop() { return }
+            let entries = held[record.id] ?? []
+            guard let parent = table.records[record.parent] else {
+                if let entry = entries.first {
+                    report(.deadlistWrong, "node \(record.id): block \(entry.run.start.block)")
+                }
+                continue
+            }
+            compare(record, with: parent, entries)
+        }
+    }
+
+    /// References that a node has no more, by three ways of adding up: each block of each birth that
+    /// the parent has and the node has not must be in the deadlist as often.
+    private func compare(
+        _ record: SnapshotRecord, with parent: SnapshotRecord, _ entries: [DeadlistRecord]
+    ) {
+        guard let old = root(of: parent), let new = root(of: record) else { return }
+        var edges: [Edge] = []
+        func add(_ run: BlockRun, _ birth: BirthEpoch, _ count: Int) {
+            guard birth <= parent.epoch else { return }
+            edges.append(Edge(birth: birth, at: run.start.rawValue, delta: count))
+            edges.append(Edge(birth: birth, at: run.start.rawValue + run.count, delta: -count))
+        }
+        func add(_ value: ByteView?, _ key: Key, _ count: Int) throws(FSError) {
+            guard let value, key.type == .extent else { return }
+            let extent = try ExtentRecord(decoding: value, inode: key.object, layout: layout)
+            for index in 0..<extent.replicas.count {
+                add(extent.storedRun(index), extent.birth, count)
+            }
+        }
+        do throws(FSError) {
+            try TreeComparison(nodes).run(old: old, new: new) { (difference) throws(FSError) in
+                switch difference {
+                case .node(let side, let pointer):
+                    for index in 0..<pointer.replicas.count {
+                        add(
+                            BlockRun(pointer.replicas[index], DiskFormat.blocksPerNode),
+                            pointer.birth, side == .old ? 1 : -1)
+                    }
+                case .item(let key, let before, let after):
+                    try add(before, key, 1)
+                    try add(after, key, -1)
+                }
+            }
+        } catch {
+            report(.nodeUnreadable, "\(error)")
+            return
+        }
+        for entry in entries { add(entry.run, entry.birth, -Int(entry.references)) }
+        edges.sort { ($0.birth, $0.at) < ($1.birth, $1.at) }
+        var sum = 0
+        for (index, edge) in edges.enumerated() {
+            sum += edge.delta
+            if index + 1 < edges.count, edges[index + 1].birth == edge.birth,
+                edges[index + 1].at == edge.at
+            {
+                continue
+            }
+            guard sum != 0 else { continue }
+            report(
+                .deadlistWrong,
+                "node \(record.id): block \(edge.at & BlockAddress.blockMask), born in "
+                    + "\(edge.birth.rawValue), is \(sum > 0 ? "missing" : "too often there")")
+            return
+        }
+    }
+
+    private struct Edge {
+        var birth: BirthEpoch
+        var at: UInt64
+        var delta: Int
+    }
+}

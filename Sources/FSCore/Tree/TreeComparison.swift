@@ -1,0 +1,174 @@
+/// Walks two roots side by side in the order of their keys, and shows only what differs.
+///
+/// Nodes that both have are passed by unread: the cost follows the difference, not the size. Nothing
+/// is promised about which nodes are recognized: one that moved to another place among its neighbours
+/// may be shown on both sides, and equal items with it are not shown.
+///
+///     both at the same node          passed by
+///     a node, and something before   the other side's items up to it are that side's own
+///     else                           the node (the higher, or the earlier) is opened
+///
+/// - Invariant: every item that is in one root only, or has another value, is shown once; and every
+///   node that is in one root only is shown on its side.
+package struct TreeComparison {
+    package enum Side { case old, new }
+
+    /// What is shown. Views are valid during the call only.
+    package enum Difference {
+        /// A node of this side whose items are compared one by one.
+        case node(Side, NodePointer)
+        case item(Key, old: ByteView?, new: ByteView?)
+    }
+
+    private let nodes: NodeStore
+
+    init(_ nodes: NodeStore) { self.nodes = nodes }
+    package init(_ volume: Volume) { nodes = volume.nodes }
+
+    /// Compares two roots of one kind of tree; nil is an empty one.
+    package func run(
+        old: NodePointer?, new: NodePointer?,
+        _ body: (Difference) throws(FSError) -> Void
+    ) throws(FSError) {
+        var old = Cursor(nodes, old)
+        var new = Cursor(nodes, new)
+        while true {
+            switch (old.place, new.place) {
+            case (nil, nil): return
+            case (.some(let place), nil): try advance(&old, .old, place, body)
+            case (nil, .some(let place)): try advance(&new, .new, place, body)
+            case (.some(let a), .some(let b)):
+                switch (a, b) {
+                case (.node(let first), .node(let second)):
+                    if first.pointer.address == second.pointer.address {
+                        old.skip()
+                        new.skip()
+                    } else if first.pointer.level != second.pointer.level {
+                        if first.pointer.level > second.pointer.level {
+                            try advance(&old, .old, a, body)
+                        } else {
+                            try advance(&new, .new, b, body)
+                        }
+                    } else if first.start <= second.start {
+                        try advance(&old, .old, a, body)
+                    } else {
+                        try advance(&new, .new, b, body)
+                    }
+                case (.node(let first), .item(let key)):
+                    if key < first.start {
+                        try advance(&new, .new, b, body)
+                    } else {
+                        try advance(&old, .old, a, body)
+                    }
+                case (.item(let key), .node(let second)):
+                    if key < second.start {
+                        try advance(&old, .old, a, body)
+                    } else {
+                        try advance(&new, .new, b, body)
+                    }
+                case (.item(let first), .item(let second)):
+                    if first < second {
+                        try advance(&old, .old, a, body)
+                    } else if second < first {
+                        try advance(&new, .new, b, body)
+                    } else {
+                        let (before, after) = (old.value, new.value)
+                        if let before, let after, !before.equals(after) {
+                            try body(.item(first, old: before, new: after))
+                        }
+                        old.skip()
+                        new.skip()
+                    }
+                }
+            }
+        }
+    }
+
+    /// Shows what one side alone has, or opens a node of it.
+    private func advance(
+        _ cursor: inout Cursor, _ side: Side, _ place: Cursor.Place,
+        _ body: (Difference) throws(FSError) -> Void
+    ) throws(FSError) {
+        switch place {
+        case .node(let expected):
+            try body(.node(side, expected.pointer))
+            try cursor.open()
+        case .item(let key):
+            let value = cursor.value
+            try body(
+                side == .old
+                    ? .item(key, old: value, new: nil) : .item(key, old: nil, new: value))
+            cursor.skip()
+        }
+    }
+
+    /// A place in one tree: in front of a node that was not opened, or of an item.
+    private struct Cursor {
+        enum Place {
+            case node(NodeValidator.Expectation)
+            case item(Key)
+        }
+        private struct Level {
+            var page: Page
+            var expected: NodeValidator.Expectation
+            var index: Int
+        }
+        private let nodes: NodeStore
+        private var root: NodeValidator.Expectation?
+        private var levels: [Level] = []
+        private(set) var place: Place?
+
+        init(_ nodes: NodeStore, _ root: NodePointer?) {
+            self.nodes = nodes
+            self.root = root.map {
+                NodeValidator.Expectation(pointer: $0, tree: .files, lower: nil, upper: nil)
+            }
+            place = self.root.map(Place.node)
+        }
+
+        /// The value of the item in front.
+        var value: ByteView? {
+            levels.last.map { $0.page.node.value($0.index) }
+        }
+
+        /// Goes into the node in front.
+        mutating func open() throws(FSError) {
+            guard case .node(let expected) = place else { return }
+            root = nil
+            levels.append(Level(page: try nodes.read(expected), expected: expected, index: 0))
+            try settle()
+        }
+
+        /// Passes by what is in front. The node behind it was validated with its parent.
+        mutating func skip() {
+            guard !levels.isEmpty else {
+                place = nil
+                return
+            }
+            levels[levels.count - 1].index += 1
+            do throws(FSError) { try settle() } catch {
+                preconditionFailure("a validated node has pointers only: \(error)")
+            }
+        }
+
+        private mutating func settle() throws(FSError) {
+            while let level = levels.last {
+                if level.index < level.page.node.count {
+                    place =
+                        level.page.node.isLeaf
+                        ? .item(level.page.node.key(level.index))
+                        : .node(try level.expected.child(level.page.node, level.index))
+                    return
+                }
+                levels.removeLast()
+                if !levels.isEmpty { levels[levels.count - 1].index += 1 }
+            }
+            place = nil
+        }
+    }
+}
+
+extension NodeValidator.Expectation {
+    /// The first key that may be below it.
+    fileprivate var start: Key { lower ?? .minimum }
+}

@@ -1,0 +1,34 @@
+/// Blocks that the medium does not keep: they stay as they are while something lies in them, and are
+/// not handed out afterwards.
+///
+/// - Invariant: a free bad block is busy in the bitmap of its region, and counts as used.
+extension BlockAllocator {
+    /// Never hands out these blocks again.
+    func exclude(_ run: BlockRun) {
+        lock.lock()
+        defer { lock.unlock() }
+        let number = run.start.block / DiskLayout.regionBlocks
+        guard let region = try? loadedRegion(number) else { return }
+        badBlocks.formUnion(run.blocks)
+        keepBadBlocks(run, region)
+    }
+
+    /// Takes those of a run that are free. With the lock held.
+    func keepBadBlocks(_ run: BlockRun, _ region: Region) {
+        let bits = BlockBits(region.busy.bytes)
+        for block in badBlocks where run.blocks.contains(block) {
+            let bit = Int(block % DiskLayout.regionBlocks)
+            guard !bits.isSet(bit) else { continue }
+            bits.set(bit, 1)
+            region.free -= 1
+            busyBlocks += usablePart(BlockRun(BlockAddress(block: block), 1))
+        }
+    }
+
+    /// Those of a region in which nothing lies, as offsets into it. With the lock held.
+    func freeBadBlocks(inRegion number: UInt64, _ region: Region) -> [Int] {
+        let committed = BlockBits(region.committed.bytes)
+        return badBlocks.filter { $0 / DiskLayout.regionBlocks == number }
+            .map { Int($0 % DiskLayout.regionBlocks) }.filter { !committed.isSet($0) }
+    }
+}

@@ -1,0 +1,295 @@
+/// Snapshots, clones and rollback: moments of a head that stay, at the cost of what is dropped later.
+///
+/// Snapshots and heads are the nodes of a tree, each with a parent: the moment from which it went on.
+/// The newest node of a line is the head itself. Making a snapshot turns that node into one and
+/// puts a new node in its place, so it moves nothing:
+///
+///     create     … ◀─ n (head)             becomes  … ◀─ n (snapshot) ◀─ m (head)
+///     clone s    s ◀─ …                    becomes  s ◀─ …  and  s ◀─ m (a new head)
+///     rollback   … ◀─ n (head), s          becomes  … ◀─ n (snapshot), s ◀─ m (head, with s's root)
+///     delete     the node is hidden; with one child left the child takes its parent and its
+///                deadlist, without any its own blocks are freed
+///
+/// The deadlist of a node has what its parent refers to and it does not. So a node's end needs no
+/// search: what only it refers to is in its only child's deadlist, born after its parent.
+///
+/// - Invariant: parents have smaller ids and smaller epochs than their children.
+/// - Invariant: the table changes only under the share lock and, in memory, under the exclusive tree
+///   lock as well; so under either it stands still.
+public import FSCore
+
+@safe
+public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
+    unowned let volume: Volume
+
+    struct Node {
+        var record: SnapshotRecord
+        var label: SnapshotLabel?
+        var children: Set<UInt64> = []
+        /// Segments that other nodes have begun.
+        var adopted: [UInt64] = []
+        var segments: [UInt64] { [record.id] + adopted }
+    }
+
+    /// Guards what follows; a leaf.
+    private let lock = Mutex()
+    private var nodes: [UInt64: Node] = [:]
+    private var idsByName: [[UInt8]: UInt64] = [:]
+    private var opened: [UInt64: FileSystem] = [:]
+    /// Nodes whose deadlists may hold what can be freed.
+    private var unswept: Set<UInt64> = []
+    private var postponed: Set<UInt64> = []
+
+    let sweeper = Sweeper()
+
+    public init(_ volume: Volume) { self.volume = volume }
+
+    // MARK: The table in memory
+
+    func node(_ id: UInt64) -> Node? { lock.withLock { nodes[id] } }
+    package var headIDs: [TreeID] {
+        lock.withLock { nodes.values.filter { $0.record.kind == .head }.map(\.record.head) }
+    }
+    package var snapshotNames: [[UInt8]] {
+        lock.withLock {
+            nodes.values.filter { $0.record.kind == .snapshot }.compactMap(\.label?.name)
+        }
+    }
+    public func label(of name: [UInt8]) -> SnapshotLabel? { node(named: name)?.label }
+    public func isSnapshot(_ name: [UInt8]) -> Bool { node(named: name)?.record.kind == .snapshot }
+    /// Deleted ones that hold space until the sweeper, or the end of a branch, gives it back.
+    public var deletedCount: Int {
+        lock.withLock { nodes.values.filter(\.record.isDeleted).count }
+    }
+    /// Snapshots, heads, and what is left of deleted ones.
+    package var nodeCount: Int { lock.withLock { nodes.count } }
+    func allNodes() -> [Node] { lock.withLock { Array(nodes.values) } }
+    func node(named name: [UInt8]) -> Node? {
+        lock.withLock { idsByName[name].flatMap { nodes[$0] } }
+    }
+    /// The node that a head is now.
+    func node(of head: TreeID) -> Node? {
+        lock.withLock { nodes.values.first { $0.record.kind == .head && $0.record.head == head } }
+    }
+    public func isKnown(_ id: UInt64) -> Bool { lock.withLock { nodes[id] != nil } }
+
+    func epoch(of id: UInt64) -> BirthEpoch { node(id)?.record.epoch ?? BirthEpoch(0) }
+
+    func takeUnswept() -> UInt64? { lock.withLock { unswept.min() } }
+    func noteSwept(_ id: UInt64) { lock.withLock { _ = unswept.remove(id) } }
+    /// What could not be freed yet is looked at again after the next checkpoint.
+    func postpone(_ id: UInt64) { lock.withLock { _ = postponed.insert(id) } }
+    func takeUpPostponed() {
+        lock.withLock {
+            unswept.formUnion(postponed)
+            postponed = []
+        }
+    }
+
+    /// Files of a snapshot that are open, by its id.
+    func openFiles(_ id: UInt64, _ make: () throws(FSError) -> FileSystem) throws(FSError)
+        -> FileSystem
+    {
+        if let known = lock.withLock({ opened[id] }) { return known }
+        let made = try make()
+        return lock.withLock {
+            if let known = opened[id] { return known }
+            opened[id] = made
+            return made
+        }
+    }
+    func forgetFiles(_ id: UInt64) { lock.withLock { opened[id] = nil } }
+
+    // MARK: Opening
+
+    public func load() throws(FSError) {
+        var found: [UInt64: Node] = [:]
+        var labels: [(UInt64, SnapshotLabel)] = []
+        var segments: [SegmentRecord] = []
+        let layout = volume.diskLayout
+        var position: Key? = SnapshotRecord.key(0)
+        try volume.reading { () throws(TreeFault) in
+            try volume.volumeTree.scan(&position, through: Key(0, .segment, .max)) {
+                (key, value) throws(FSError) in
+                switch key.type {
+                case .snapshot:
+                    found[key.offset] = Node(
+                        record: try SnapshotRecord(key, decoding: value, layout: layout))
+                case .snapshotLabel:
+                    labels.append((key.offset, try SnapshotLabel(key, decoding: value)))
+                case .segment: segments.append(try SegmentRecord(key, decoding: value))
+                default: break
+                }
+                return true
+            }
+        }
+        if found.isEmpty { found[SnapshotRecord.firstID] = Node(record: Self.first()) }
+        for (id, label) in labels {
+            found[id]?.label = label
+            guard found[id] != nil, idsByName.updateValue(id, forKey: label.name) == nil else {
+                throw .corrupt(Corruption(.snapshot, at: id, "a label without a node of its own"))
+            }
+        }
+        for segment in segments {
+            guard found[segment.segment] == nil, found[segment.owner] != nil else {
+                throw .corrupt(Corruption(.deadlist, at: segment.segment, "owner of a segment"))
+            }
+            found[segment.owner]?.adopted.append(segment.segment)
+        }
+        for id in found.keys {
+            guard let parent = found[id]?.record.parent, parent != 0 else { continue }
+            found[parent]?.children.insert(id)
+        }
+        try requireSane(found)
+        for node in found.values where node.record.kind == .head {
+            if node.record.head != .head, let root = node.record.root {
+                volume.attach(node.record, try volume.readRoot(root))
+            }
+        }
+        nodes = found
+        unswept = Set(found.keys)
+        settleHeads()
+    }
+
+    /// The default head before its first snapshot.
+    private static func first() -> SnapshotRecord {
+        SnapshotRecord(
+            id: SnapshotRecord.firstID, kind: .head, parent: 0, epoch: BirthEpoch(0), head: .head,
+            created: .now(), counts: TreeCounts(), uuid: .random())
+    }
+
+    private func requireSane(_ nodes: [UInt64: Node]) throws(FSError) {
+        var heads: Set<UInt64> = []
+        let epoch = volume.birthEpoch
+        let next = volume.nextSnapshotID
+        for (id, node) in nodes {
+            let record = node.record
+            func require(_ condition: Bool, _ detail: String) throws(FSError) {
+                if !condition { throw .corrupt(Corruption(.snapshot, at: id, detail)) }
+            }
+            try require(id < next || id == SnapshotRecord.firstID, "an id of the future")
+            try require(record.epoch < epoch, "an epoch of the future")
+            if record.parent != 0 {
+                let parent = nodes[record.parent]?.record
+                try require(parent?.kind == .snapshot, "its parent is no snapshot")
+                try require(
+                    record.epoch.rawValue == 0
+                        || record.epoch > parent?.epoch ?? BirthEpoch(0), "epoch of its parent")
+            }
+            switch record.kind {
+            case .head:
+                try require(!record.isDeleted, "a head that is deleted")
+                try require((record.root == nil) == (record.head == .head), "root of a head")
+                try require(heads.insert(record.head.rawValue).inserted, "a head twice")
+                try require(node.children.isEmpty, "a head with children")
+            case .snapshot:
+                try require(record.root != nil, "no root")
+                try require(
+                    record.epoch.rawValue > 0 || record.isDeleted && node.children.isEmpty,
+                    "no epoch")
+            }
+        }
+        guard heads.contains(TreeID.head.rawValue) else {
+            throw .corrupt(Corruption(.snapshot, at: TreeID.head.rawValue, "no default head"))
+        }
+    }
+
+    // MARK: Following
+
+    public func follow(_ records: [SnapshotRecord], _ transaction: Transaction) {
+        lock.withLock {
+            for record in records {
+                var node = nodes[record.id] ?? Node(record: record)
+                if node.record.parent != record.parent {
+                    nodes[node.record.parent]?.children.remove(record.id)
+                    unswept.insert(record.id)
+                }
+                node.record = record
+                nodes[record.id] = node
+                if record.parent != 0 { nodes[record.parent]?.children.insert(record.id) }
+                if record.isDeleted, let files = opened.removeValue(forKey: record.id) {
+                    files.tree.isClosed = true
+                }
+            }
+            transaction.bytes.withView { bytes in
+                for update in transaction.updates where update.tree == .volume {
+                    followItem(
+                        update.key,
+                        update.value.map { bytes.slice($0.lowerBound, $0.count) })
+                }
+            }
+        }
+        settleHeads()
+    }
+
+    private func followItem(_ key: Key, _ value: ByteView?) {
+        switch key.type {
+        case .snapshot:
+            guard value == nil, let node = nodes.removeValue(forKey: key.offset) else { return }
+            nodes[node.record.parent]?.children.remove(key.offset)
+            unswept.remove(key.offset)
+        case .snapshotLabel:
+            if let old = nodes[key.offset]?.label, idsByName[old.name] == key.offset {
+                idsByName[old.name] = nil
+            }
+            let label = value.flatMap { try? SnapshotLabel(key, decoding: $0) }
+            nodes[key.offset]?.label = label
+            if let label { idsByName[label.name] = key.offset }
+        case .segment:
+            for id in nodes.keys where nodes[id]?.adopted.contains(key.offset) == true {
+                nodes[id]?.adopted.removeAll { $0 == key.offset }
+            }
+            guard let value, let segment = try? SegmentRecord(key, decoding: value) else { return }
+            nodes[segment.owner]?.adopted.append(segment.segment)
+        default: break
+        }
+    }
+
+    /// Tells every head what its parent's epoch and its own segment are.
+    private func settleHeads() {
+        let latest = lock.withLock {
+            nodes.values.filter { !$0.record.isDeleted }.map(\.record.epoch).max()
+        }
+        for node in lock.withLock({ nodes.values.filter { $0.record.kind == .head } }) {
+            guard let tree = volume.tree(node.record.head) else { continue }
+            tree.segment = node.record.id
+            tree.parentEpoch = epoch(of: node.record.parent)
+            if volume.brokenRules.contains(.globalLatestSnapshot), let latest {
+                tree.parentEpoch = latest
+            }
+        }
+    }
+
+    public func start() { sweeper.start(self) }
+    public func stop() { sweeper.stop() }
+}
+
+extension Volume {
+    /// The module that keeps this volume's snapshots.
+    public var snapshotStore: Snapshots {
+        guard let store = snapshots as? Snapshots else {
+            preconditionFailure("every program of this project brings this module")
+        }
+        return store
+    }
+}
+
+extension Snapshots {
+    /// The files of a snapshot, which are only read; throws `.noSuchEntry` without such a snapshot. Once
+    /// it is deleted every call of theirs throws `.stale`.
+    public func files(of name: [UInt8]) throws(FSError) -> FileSystem {
+        guard let node = node(named: name), node.record.kind == .snapshot else {
+            throw .noSuchEntry
+        }
+        return try openFiles(node.record.id) { () throws(FSError) in
+            try volume.shareLock.withLock { () throws(FSError) in
+                guard let now = self.node(node.record.id), !now.record.isDeleted else {
+                    throw .noSuchEntry
+                }
+                let record = try durableRecord(now)
+                guard let root = record.root else { throw .noSuchEntry }
+                return try volume.files(ofRoot: root, record)
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+/// What is asked of a volume's snapshots, on the command line and over the control socket, and the
+/// one place that does it.
+internal import FSCore
+internal import FSModules
+
+struct SnapshotRequest: Codable, Sendable {
+    enum Action: String, Codable, Sendable {
+        case create, list, delete, rename, rollback, clone, hold, release, protect, stats
+    }
+    var action: Action
+    var names: [String] = []
+    var newName: String?
+    var description: String?
+    /// `KEY=VALUE` each.
+    var tags: [String]?
+    /// Of a hold.
+    var tag: String?
+    /// Seconds since 1970.
+    var until: Int64?
+    var dryRun: Bool?
+}
+
+/// The answer: the snapshots and heads as they are afterwards, or those that a plan names.
+struct SnapshotDocument: Codable, Sendable {
+    struct Entry: Codable, Sendable {
+        var id: UInt64
+        var name: String
+        var kind: String
+        var parent: String?
+        var created: String
+        var referencedBytes: UInt64
+        var uniqueBytes: UInt64?
+        var freesWithOlderBytes: UInt64?
+        var inodes: UInt64
+        var isAutomatic: Bool
+        var description: String
+        var tags: [String]
+        var holds: [String]
+        var protectedUntil: String?
+    }
+    struct Totals: Codable, Sendable {
+        var snapshots: UInt64
+        var heads: UInt64
+        /// Deleted ones whose space is still to come back.
+        var deleted: UInt64
+        var uniqueBytes: UInt64
+    }
+    var snapshots: [Entry] = []
+    var totals: Totals?
+    /// What a rollback kept.
+    var kept: String?
+    /// The plan was not carried out.
+    var isDryRun = false
+}
+
+extension SnapshotDocument.Entry {
+    init(_ figures: SnapshotFigures) {
+        func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+        let record = figures.record
+        id = record.id
+        name = figures.label.map { text($0.name) } ?? (record.head == .head ? "(head)" : "")
+        kind = record.kind == .head ? "head" : "snapshot"
+        parent = figures.parentName.map(text)
+        created = TimeFormatter.utc(record.created.seconds)
+        referencedBytes = record.counts.referenced << 12
+        uniqueBytes = figures.uniqueBlocks.map { $0 << 12 }
+        freesWithOlderBytes = figures.blocksWithOlder.map { $0 << 12 }
+        inodes = record.counts.inodes
+        isAutomatic = record.isAutomatic
+        description = text(figures.label?.description ?? [])
+        tags = figures.label?.tags.map { "\(text($0.key))=\(text($0.value))" } ?? []
+        holds = figures.label?.holds.map(text) ?? []
+        let until = figures.label?.protectedUntil ?? 0
+        protectedUntil = until == 0 ? nil : TimeFormatter.utc(until)
+    }
+}
+
+struct SnapshotService {
+    let volume: Volume
+    let target: String
+
+    private var store: Snapshots { volume.snapshotStore }
+
+    func perform(_ request: SnapshotRequest) throws(Failure) -> SnapshotDocument {
+        var document = SnapshotDocument()
+        let names = request.names.map { Array($0.utf8) }
+        do throws(FSError) {
+            switch request.action {
+            case .list: document.snapshots = try store.figures().map(SnapshotDocument.Entry.init)
+            case .stats: document.totals = try totals()
+            case .create, .clone, .rollback, .rename:
+                try change(request, names, &document)
+            case .delete:
+                let plan = try plan(names, request)
+                document.snapshots = plan
+                document.isDryRun = request.dryRun == true
+                if request.dryRun != true { try store.delete(names) }
+            case .hold, .release, .protect: try relabel(request, names)
+            }
+            if request.action != .list, request.action != .stats, request.dryRun != true {
+                try volume.synchronize()
+            }
+        } catch { throw failure(error, request) }
+        return document
+    }
+
+    private func change(
+        _ request: SnapshotRequest, _ names: [[UInt8]], _ document: inout SnapshotDocument
+    ) throws(FSError) {
+        guard let name = names.first else { throw .invalidArgument }
+        switch request.action {
+        case .create: try store.create(try label(name, request))
+        case .clone:
+            guard let newName = request.newName else { throw .invalidArgument }
+            try store.clone(name, as: try label(Array(newName.utf8), request))
+        case .rollback:
+            let kept = "before-rollback-\(TimeFormatter.utc(Timestamp.now().seconds))"
+            document.kept = kept
+            document.isDryRun = request.dryRun == true
+            guard store.isSnapshot(name) else { throw .noSuchEntry }
+            if request.dryRun == true { return }
+            try store.rollback(to: name, keeping: SnapshotLabel(name: Array(kept.utf8)))
+        case .rename:
+            guard let newName = request.newName else { throw .invalidArgument }
+            try store.relabel(name) { $0.name = Array(newName.utf8) }
+        default: throw .invalidArgument
+        }
+    }
+
+    private func label(
+        _ name: [UInt8], _ request: SnapshotRequest
+    ) throws(FSError) -> SnapshotLabel {
+        var label = SnapshotLabel(name: name)
+        label.description = Array((request.description ?? "").utf8)
+        for tag in request.tags ?? [] {
+            let parts = tag.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard parts.count == 2, !parts[0].isEmpty else { throw .invalidArgument }
+            label.tags.append(
+                SnapshotLabel.Tag(key: Array(parts[0].utf8), value: Array(parts[1].utf8)))
+        }
+        return label
+    }
+
+    private func relabel(
+        _ request: SnapshotRequest, _ names: [[UInt8]]
+    ) throws(FSError) {
+        let tag = Array((request.tag ?? "hold").utf8)
+        for name in names {
+            try store.relabel(name) { (label) throws(FSError) in
+                switch request.action {
+                case .hold:
+                    guard !label.holds.contains(tag) else { throw .entryExists }
+                    label.holds.append(tag)
+                case .release:
+                    guard label.holds.contains(tag) else { throw .noSuchAttribute }
+                    label.holds.removeAll { $0 == tag }
+                default:
+                    guard let until = request.until, until >= label.protectedUntil else {
+                        throw .notPermitted
+                    }
+                    label.protectedUntil = until
+                }
+            }
+        }
+    }
+
+    /// What would be deleted; throws as the deletion would.
+    private func plan(
+        _ names: [[UInt8]], _ request: SnapshotRequest
+    ) throws(FSError) -> [SnapshotDocument.Entry] {
+        try store.requireDeletable(names)
+        let all = try store.figures()
+        return names.compactMap { name in
+            all.first { $0.label?.name == name }.map(SnapshotDocument.Entry.init)
+        }
+    }
+
+    private func totals() throws(FSError) -> SnapshotDocument.Totals {
+        let all = try store.figures()
+        return SnapshotDocument.Totals(
+            snapshots: UInt64(all.filter { $0.record.kind == .snapshot }.count),
+            heads: UInt64(all.filter { $0.record.kind == .head }.count),
+            deleted: UInt64(store.deletedCount),
+            uniqueBytes: all.reduce(0) { $0 + ($1.uniqueBlocks ?? 0) } << 12)
+    }
+
+    /// Names what is in the way, and the cure.
+    private func failure(_ error: FSError, _ request: SnapshotRequest) -> Failure {
+        let names = request.names.joined(separator: ", ")
+        switch error {
+        case .noSuchEntry:
+            return Failure(
+                .notFound, .noSnapshot, "\(target): there is no snapshot '\(names)'",
+                hint: "'aegisfs snapshot list \(target)' shows all")
+        case .entryExists:
+            return Failure(
+                .failed, .snapshotExists,
+                "\(target): '\(request.newName ?? request.tag ?? names)' exists already")
+        case .busy, .notPermitted:
+            let kept = request.names.filter { name in
+                store.label(of: Array(name.utf8)).map {
+                    !$0.holds.isEmpty || $0.protectedUntil > 0
+                } ?? false
+            }
+            return Failure(
+                .busy, .snapshotHeld,
+                "\(target): held or protected: \(kept.joined(separator: ", "))",
+                hint: "'aegisfs snapshot list --json \(target)' names the holds and dates")
+        case .noSuchAttribute:
+            return Failure(
+                .notFound, .noSnapshot, "\(target): '\(names)' is not held by this tag")
+        case .invalidArgument, .nameTooLong:
+            return .usage(
+                "a name is that of a file, a tag is KEY=VALUE, and all of it together has at "
+                    + "most 4000 bytes")
+        default: return Failure(error, target: target)
+        }
+    }
+}

@@ -1,0 +1,176 @@
+/// `aegisfs snapshot`: on a mounted volume through its daemon, on any other by opening it.
+internal import CLinux
+internal import FSCore
+internal import FSModules
+internal import Glibc
+
+enum SnapshotVerb {
+    static func create(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        var request = SnapshotRequest(action: .create, names: [arguments.operands[1]])
+        request.description = arguments.value(.snapshotDescription)
+        request.tags = arguments.values(.snapshotTag)
+        return try done(arguments, try perform(arguments, request))
+    }
+
+    static func list(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        let document = try perform(arguments, SnapshotRequest(action: .list))
+        if arguments.json { return try done(arguments, document) }
+        var table = TextTable([
+            ("name", .left), ("kind", .left), ("created", .left), ("referenced", .right),
+            ("unique", .right), ("frees with older", .right), ("parent", .left),
+        ])
+        func size(_ bytes: UInt64?) -> String { bytes.map(arguments.size) ?? "-" }
+        for entry in document.snapshots {
+            table.add([
+                entry.name, entry.kind, entry.created, size(entry.referencedBytes),
+                size(entry.uniqueBytes), size(entry.freesWithOlderBytes), entry.parent ?? "-",
+            ])
+        }
+        Terminal.output(table.text(header: !arguments.has(.noHeader)))
+        return .done
+    }
+
+    static func stats(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        let document = try perform(arguments, SnapshotRequest(action: .stats))
+        guard !arguments.json, let totals = document.totals else {
+            return try done(arguments, document)
+        }
+        Terminal.output(
+            "\(totals.snapshots) snapshots, \(totals.heads) heads; "
+                + "\(arguments.size(totals.uniqueBytes)) in one snapshot only; "
+                + "\(totals.deleted) deleted ones still give back their space\n")
+        return .done
+    }
+
+    static func delete(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        let names = Array(arguments.operands.dropFirst())
+        guard !names.isEmpty else { throw .usage("snapshot delete: NAME is missing") }
+        var request = SnapshotRequest(action: .delete, names: names)
+        return try confirmed(arguments, &request) { plan in
+            "delete " + plan.snapshots.map(\.name).joined(separator: ", ")
+        }
+    }
+
+    static func rollback(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        let name = arguments.operands[1]
+        var request = SnapshotRequest(action: .rollback, names: [name])
+        return try confirmed(arguments, &request) { _ in
+            "take \(arguments.operands[0]) back to '\(name)', keeping what it is as a snapshot"
+        }
+    }
+
+    static func rename(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        var request = SnapshotRequest(action: .rename, names: [arguments.operands[1]])
+        request.newName = arguments.operands[2]
+        return try done(arguments, try perform(arguments, request))
+    }
+
+    static func clone(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        var request = SnapshotRequest(action: .clone, names: [arguments.operands[1]])
+        request.newName = arguments.operands[2]
+        return try done(arguments, try perform(arguments, request))
+    }
+
+    static func hold(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        try keep(arguments, .hold)
+    }
+    static func release(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        try keep(arguments, .release)
+    }
+    private static func keep(
+        _ arguments: Arguments, _ action: SnapshotRequest.Action
+    ) throws(Failure) -> ExitCode {
+        var request = SnapshotRequest(action: action, names: [arguments.operands[1]])
+        request.tag = arguments.operand(2)
+        return try done(arguments, try perform(arguments, request))
+    }
+
+    static func protect(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        guard let text = arguments.value(.protectUntil), let until = TimeFormatter.parseUTC(text)
+        else {
+            throw .usage(
+                "snapshot protect: --until DATE is missing or no date",
+                hint: "2031-12-31 or 2031-12-31T23:00:00Z")
+        }
+        var request = SnapshotRequest(action: .protect, names: [arguments.operands[1]])
+        request.until = until
+        return try done(arguments, try perform(arguments, request))
+    }
+
+    // MARK: Parts
+
+    /// Shows the plan, asks, and goes ahead.
+    private static func confirmed(
+        _ arguments: Arguments, _ request: inout SnapshotRequest,
+        _ sentence: (SnapshotDocument) -> String
+    ) throws(Failure) -> ExitCode {
+        request.dryRun = true
+        let plan = try perform(arguments, request)
+        if arguments.has(.dryRun) {
+            if !arguments.json { Terminal.output("would \(sentence(plan))\n") }
+            return arguments.json ? try done(arguments, plan) : .done
+        }
+        if !arguments.has(.yes) {
+            switch Terminal.confirm("\(sentence(plan))?") {
+            case true?: break
+            case false?:
+                throw Failure(.needsConfirmation, .unconfirmed, "nothing was changed")
+            case nil:
+                throw Failure(
+                    .needsConfirmation, .unconfirmed, "would \(sentence(plan))",
+                    hint: "--yes goes ahead without a question")
+            }
+        }
+        request.dryRun = nil
+        return try done(arguments, try perform(arguments, request))
+    }
+
+    private static func done(
+        _ arguments: Arguments, _ document: SnapshotDocument
+    ) throws(Failure) -> ExitCode {
+        if arguments.json {
+            Terminal.output(JSONOutput.line(document, command: "snapshot"))
+        } else if let kept = document.kept, !arguments.isQuiet, !document.isDryRun {
+            Terminal.notice("what it was is kept as '\(kept)'")
+        }
+        return .done
+    }
+
+    private static func perform(
+        _ arguments: Arguments, _ request: SnapshotRequest
+    ) throws(Failure) -> SnapshotDocument {
+        let path = arguments.operands[0]
+        switch try Target.resolve(path) {
+        case .live(let mount):
+            if request.action == .create, !arguments.has(.noSync),
+                let directory = Descriptor.open(
+                    mount.record.mountpoint, O_RDONLY | O_DIRECTORY)
+            {
+                // What the kernel still has in its cache belongs to the moment, too.
+                syncfs(directory.raw)
+            }
+            let reply = try ControlClient.send(
+                ControlRequest(command: .snapshot, snapshot: request), to: mount)
+            guard let document = reply.snapshot else {
+                throw Failure(.failed, .badRequest, "the daemon answered without a result")
+            }
+            return document
+        case .offline:
+            let isReading = request.action == .list || request.action == .stats
+            let (device, volume) =
+                isReading || request.dryRun == true
+                ? try DeviceAccess.openVolume(reading: path)
+                : try DeviceAccess.openVolume(changing: path)
+            defer { device.close() }
+            let result: Result<SnapshotDocument, Failure>
+            do throws(Failure) {
+                result = .success(
+                    try SnapshotService(volume: volume, target: path).perform(request))
+            } catch { result = .failure(error) }
+            do throws(FSError) { try volume.close() } catch {
+                throw Failure(error, target: path)
+            }
+            return try result.get()
+        }
+    }
+}
