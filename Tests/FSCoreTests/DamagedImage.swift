@@ -166,6 +166,13 @@ final class DamagedImage {
         return damaged
     }
 
+    /// Every copy of a unit is gone.
+    func destroy(_ unit: Unit) throws {
+        let junk = ByteBuffer(count: Int(unit.blocks) << 12)
+        for index in 0..<junk.count { junk.bytes[index] = 0xA5 }
+        for block in unit.copies { try device.write(junk.view, at: block << 12) }
+    }
+
     private func bytes(_ block: UInt64, of device: OverlayBlockDevice) throws -> [UInt8] {
         let buffer = ByteBuffer(count: 4096)
         try device.read(into: buffer.bytes, at: block << 12)
