@@ -76,6 +76,7 @@ extension BlockAllocator {
                 for bit in freeBadBlocks(inRegion: number, region) { bits.set(bit, 1) }
                 for run in new.fixedRuns(inRegion: number) { bits.set(run.start, run.count) }
                 region.free = BlockBits.count - bits.population
+                region.longest = BlockBits.count
             }
         }
     }

@@ -38,6 +38,7 @@ final class BlockAllocator: @unchecked Sendable {
     /// Within `layout`.
     var busyBlocks: UInt64
     private var dataCursor: UInt64
+    private var gapCursor: UInt64
     private var nodeCursors: [UInt64]
 
     final class Region {
@@ -45,6 +46,8 @@ final class BlockAllocator: @unchecked Sendable {
         let busy: ByteBuffer
         var free: Int
         var isDirty = false
+        /// No free run is longer.
+        var longest = BlockBits.count
         init(committed: ByteBuffer, busy: ByteBuffer, free: Int) {
             self.committed = committed
             self.busy = busy
@@ -64,6 +67,7 @@ final class BlockAllocator: @unchecked Sendable {
         let total = store.layout.blockCount
         nodeCursors = [0, total / 2]
         dataCursor = total / 4
+        gapCursor = total / 8
     }
 
     // MARK: Figures
@@ -94,12 +98,14 @@ final class BlockAllocator: @unchecked Sendable {
     func allocateData(
         _ want: UInt64, goal: BlockAddress?, keeping keep: UInt64
     ) throws(FSError) -> BlockRun {
-        let start = goal?.block ?? lock.withLock { dataCursor }
+        let isLarge = want >= Self.largeRun
+        let start = goal?.block ?? lock.withLock { isLarge ? dataCursor : gapCursor }
         guard let run = try search(want, atLeast: 1, from: start, keeping: keep) else {
             throw .noSpace
         }
         if goal == nil {
-            lock.withLock { dataCursor = run.start.block + run.count }
+            let end = run.start.block + run.count
+            lock.withLock { if isLarge { dataCursor = end } else { gapCursor = end } }
         }
         return run
     }
@@ -203,29 +209,50 @@ final class BlockAllocator: @unchecked Sendable {
         region.isDirty = true
     }
 
-    /// First fit from `start` on, around the device. A run shorter than wanted is taken from the
-    /// first region that has one of a decent length, or at last the longest anywhere.
+    /// Looks for space from `start` on, around the device: for a run as long as wanted in the next
+    /// regions, then for the first of a decent length, at last for the longest anywhere.
     private func search(
         _ want: UInt64, atLeast: UInt64, from start: UInt64, keeping keep: UInt64
     ) throws(FSError) -> BlockRun? {
+        try lock.withLock { () throws(FSError) in
+            let free = layout.allocatableBlocks - min(busyBlocks, layout.allocatableBlocks)
+            guard free >= atLeast + keep else { return nil }
+            let want = min(want, free - keep)
+            if want >= Self.largeRun {
+                let whole = try search(
+                    want, atLeast: want, decent: want, from: start, regions: Self.regionsForWhole)
+                if let whole { return whole }
+            }
+            return try search(
+                want, atLeast: atLeast, decent: max(atLeast, want / 4), from: start,
+                regions: layout.regionCount)
+        }
+    }
+
+    /// Shorter allocations fill gaps, with a cursor of their own: 64 KiB.
+    private static let largeRun: UInt64 = 16
+    /// Where a whole run is looked for before part of one is taken: 8 GiB.
+    private static let regionsForWhole: UInt64 = 64
+
+    /// With the lock held, which is given up while regions are loaded.
+    private func search(
+        _ want: UInt64, atLeast: UInt64, decent: UInt64, from start: UInt64, regions limit: UInt64
+    ) throws(FSError) -> BlockRun? {
         let count = layout.regionCount
         let startRegion = min(start / DiskLayout.regionBlocks, count - 1)
-        let decent = max(atLeast, want / 4)
         var best: BlockRun?
-        lock.lock()
-        defer { lock.unlock() }
-        let free = layout.allocatableBlocks - min(busyBlocks, layout.allocatableBlocks)
-        guard free >= atLeast + keep else { return nil }
-        let want = min(want, free - keep)
         // One step more than regions: the start region's front comes last.
-        for step in 0...count {
+        for step in 0...min(limit, count) {
             let region = (startRegion + step) % count
             guard let state = try loadedRegion(region) else { continue }
-            guard state.free >= Int(atLeast) else { continue }
+            guard state.free >= Int(atLeast), state.longest >= Int(atLeast) else { continue }
             let from = step == 0 ? Int(start % DiskLayout.regionBlocks) : 0
+            let end = layout.usableBlocks(inRegion: region)
             let found = Self.run(
-                in: BlockBits(state.busy.bytes), Int(want), from: from,
-                limit: layout.usableBlocks(inRegion: region))
+                in: BlockBits(state.busy.bytes), Int(want), from: from, limit: end)
+            if from == 0, end == BlockBits.count, found.count < Int(want) {
+                state.longest = found.count
+            }
             guard found.count >= Int(atLeast) else { continue }
             let run = BlockRun(
                 BlockAddress(block: region * DiskLayout.regionBlocks + UInt64(found.start)),
@@ -282,6 +309,7 @@ final class BlockAllocator: @unchecked Sendable {
         BlockBits(region.busy.bytes).clear(
             Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
         region.free += Int(run.count)
+        region.longest = BlockBits.count
         if !badBlocks.isEmpty { keepBadBlocks(run, region) }
     }
 

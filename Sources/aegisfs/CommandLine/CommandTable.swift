@@ -44,8 +44,8 @@ enum CommandTable {
         notes: [
             "Returns when the mount can be used. OPTIONS are ro, rw, noatime, relatime,",
             "strictatime, nosuid, nodev, noexec, sync, dirsync, allow_other, noallow_other,",
-            "writeback, commit=SECONDS, cache=SIZE, nonempty, remount (with ro or rw),",
-            "compress[=CODEC], nocompress, discard. \(CompressionSetting.forms).",
+            "writeback, commit=SECONDS, cache=SIZE, nonempty, discard, remount (with ro or rw),",
+            "compress[=CODEC], nocompress. \(CompressionSetting.forms).",
         ],
         options: [.mountOptions, .readOnly, .foreground, .mountSnapshot, .mountHead],
         operands: [
