@@ -32,7 +32,7 @@ extension FuseRequest {
             do throws(FSError) {
                 try fileSystem.readDirectory(
                     inode, after: UInt64(bitPattern: Int64(offset)), withAttributes: plus,
-                    room: ListingRoom(bytes: count, entryBytes: plus ? 152 : 24)
+                    expecting: count / (plus ? 168 : 40)
                 ) { entry, attributes in
                     append(entry, entry.isDot ? nil : attributes, plus: plus, to: listing, &used)
                 }

@@ -207,11 +207,11 @@ extension FileSystem {
 
     /// Lists a directory behind `cookie` (0 from the start) until `body` returns false, which means
     /// that the entry was not taken. `body` is called without locks held. With attributes, each
-    /// taken entry but "." and ".." holds a reference on its inode. `room` is about how many names
-    /// and bytes of names the caller takes: what it does not take was looked up in vain.
+    /// taken entry but "." and ".." holds a reference on its inode. `expecting` is about how many
+    /// entries the caller takes: what it does not take was looked up in vain.
     public func readDirectory(
         _ inode: InodeNumber, after cookie: UInt64, withAttributes: Bool,
-        room: ListingRoom = ListingRoom(bytes: 4096, entryBytes: 24),
+        expecting expected: Int = .max,
         _ body: (DirectoryEntry, Attributes?) -> Bool
     ) throws(FSError) {
         var after = cookie
@@ -234,9 +234,11 @@ extension FileSystem {
             }
             after = Self.parentCookie
         }
+        let batchSize = min(max(expected, 1), Batch.maximumSize)
         var batch = Batch()
+        batch.entries.reserveCapacity(batchSize)
         while true {
-            try fill(&batch, inode, after: after, withAttributes: withAttributes, room)
+            try fill(&batch, batchSize, inode, after: after, withAttributes: withAttributes)
             let taken = batch.names.withView { names in
                 var start = 0
                 for (index, listed) in batch.entries.enumerated() {
@@ -269,6 +271,8 @@ extension FileSystem {
             var kind: FileKind
             var nameLength: UInt8
         }
+        /// Few enough to stay in a processor's cache on their way.
+        static let maximumSize = 128
         var entries: [Listed] = []
         /// The names of `entries`, one behind the other.
         var names: [UInt8] = []
@@ -278,14 +282,12 @@ extension FileSystem {
     }
 
     private func fill(
-        _ batch: inout Batch, _ directory: InodeNumber, after cookie: UInt64,
-        withAttributes: Bool, _ room: ListingRoom
+        _ batch: inout Batch, _ batchSize: Int, _ directory: InodeNumber, after cookie: UInt64,
+        withAttributes: Bool
     ) throws(FSError) {
         batch.entries.removeAll(keepingCapacity: true)
         batch.names.removeAll(keepingCapacity: true)
         batch.attributes.removeAll(keepingCapacity: true)
-        batch.entries.reserveCapacity(room.bytes / (room.entryBytes + 8))
-        batch.names.reserveCapacity(room.bytes)
         try locks.shared(directory) { () throws(FSError) in
             var position: Key? = Key(directory, .directoryEntry, cookie >> 4)
             let last = Key(directory, .directoryEntry, .max)
@@ -302,7 +304,7 @@ extension FileSystem {
                                 nameLength: UInt8(entry.name.count)))
                         return true
                     }
-                    return batch.names.count + batch.entries.count * room.entryBytes < room.bytes
+                    return batch.entries.count < batchSize
                 }
             }
             batch.isLast = position == nil
@@ -314,18 +316,5 @@ extension FileSystem {
                 batch.attributes.append(attributes)
             }
         }
-    }
-}
-
-/// About how much a caller takes of a listing at once.
-public struct ListingRoom: Sendable {
-    /// Bytes for all entries.
-    public var bytes: Int
-    /// Bytes that an entry takes beside its name.
-    public var entryBytes: Int
-
-    public init(bytes: Int, entryBytes: Int) {
-        self.bytes = bytes
-        self.entryBytes = entryBytes
     }
 }
