@@ -380,9 +380,9 @@ enum MessageID: String, CaseIterable, Sendable {
         case .remountRefused:
             (
                 "the mount could not be changed",
-                "A volume that was mounted read-only stays so, because its device was opened for "
-                    + "reading only: unmount it, then mount it again. One with files open for "
-                    + "writing cannot be made read-only."
+                "A volume with files open for writing cannot be made read-only. One that was "
+                    + "mounted read-only after a crash cannot be made writable, because its journal "
+                    + "was replayed in memory only: unmount it, then mount it again."
             )
         case .controlDirectory:
             (
