@@ -200,6 +200,34 @@ internal import Testing
         #expect(status.contains("one.partial"))
     }
 
+    /// Each version once, with who has it; also of a file that is gone, and on an image.
+    @Test(.enabled(if: TestMachine.canMount)) func historyNamesVersions() throws {
+        try withVolume(size: "1G") { volume, _ in
+            try volume.mount()
+            let live = volume.directory.path
+            try shell("mkdir \(live)/dir; echo one > \(live)/dir/file; sync -f \(live)")
+            for name in ["a", "b"] { try AegisCommand.require("snapshot", "create", live, name) }
+            try shell("echo second > \(live)/dir/file; sync -f \(live)")
+            try AegisCommand.require("snapshot", "create", live, "c")
+            func rows(_ arguments: String...) throws -> [String] {
+                try require([AegisCommand.requirePath(), "history"] + arguments + ["--no-header"])
+                    .split(separator: "\n").map(String.init)
+            }
+            let present = try rows(live + "/dir/file")
+            #expect(present.count == 2)
+            #expect(present.first?.hasSuffix("a, b") == true)
+            #expect(present.last?.hasSuffix("c, (now)") == true)
+            try shell("rm -r \(live)/dir")
+            let gone = try rows(live + "/dir/file")
+            #expect(gone.count == 2 && gone.last?.hasSuffix("file  c") == true)
+            let json = try AegisCommand.require("history", live, "/dir/file", "--json")
+            #expect(json.contains("\"size_bytes\":4") && json.contains("\"is_present\":false"))
+            #expect(try AegisCommand.run("history", live, "/none").exitCode == 10)
+            try volume.unmount()
+            #expect(try rows(volume.target, "dir/file") == gone)
+        }
+    }
+
     @Test(.enabled(if: TestMachine.canMount)) func diffNamesPaths() throws {
         try withVolume(size: "1G") { volume, _ in
             try volume.mount()

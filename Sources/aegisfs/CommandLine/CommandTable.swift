@@ -4,7 +4,8 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, scrub, snapshot, send, receive, property, extents,
+        format, mount, umount, status, check, scrub, snapshot, history, send, receive, property,
+        extents,
         usage, defragment,
         dedup, resize, trim, inspect, sync, explain, help, completion,
         daemon,
@@ -186,6 +187,23 @@ enum CommandTable {
             Example("aegisfs snapshot rollback test.img monday", "go back to it"),
         ],
         exitCodes: [.notFound, .busy, .needsConfirmation], run: { _ in .done })
+
+    private static let history = CommandSpec(
+        name: "history", summary: "show the versions of a path that snapshots have",
+        notes: [
+            "One version is the same inode, of the same size, last written at the same time. The",
+            "path need not exist any more; a snapshot in which it does not is not shown.",
+        ],
+        options: [.json, .exact, .noHeader],
+        operands: [
+            OperandSpec("TARGET", "a path on a mount, or a volume"),
+            OperandSpec("PATH", "from the volume's root", count: .optional),
+        ],
+        examples: [
+            Example("aegisfs history mnt/report.txt", "on a mount"),
+            Example("aegisfs history test.img /report.txt", "of a volume, mounted or not"),
+        ],
+        exitCodes: [.notFound, .busy], run: HistoryVerb.run)
 
     private static let send = CommandSpec(
         name: "send", summary: "write a snapshot, or what changed between two, as a stream",

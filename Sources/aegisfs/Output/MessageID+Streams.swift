@@ -61,6 +61,12 @@ extension MessageID {
                 "this is no token of a stream",
                 "A token is what 'aegisfs receive TARGET --status' shows, as a whole."
             )
+        case .noVersion:
+            (
+                "no snapshot has the path",
+                "Neither a snapshot nor the volume as it is has anything there. The path is from "
+                    + "the root of the volume, not of the machine, unless it leads through a mount."
+            )
         default:
             (
                 "a snapshot is being read",

@@ -79,6 +79,7 @@ enum MessageID: String, CaseIterable, Sendable {
     case receiveRunning = "AEGIS-0408"
     case badToken = "AEGIS-0409"
     case snapshotInUse = "AEGIS-0410"
+    case noVersion = "AEGIS-0411"
     case unconfirmed = "AEGIS-0203"
     case noProperty = "AEGIS-0250"
     case dataLost = "AEGIS-0251"
@@ -454,7 +455,8 @@ enum MessageID: String, CaseIterable, Sendable {
                     + "release TARGET NAME TAG' ends, or until a date, which only passes."
             )
         case .streamToTerminal, .streamDamaged, .streamCut, .notAStream, .streamVersion,
-            .wrongBase, .wrongPlace, .alreadyReceived, .receiveRunning, .badToken, .snapshotInUse:
+            .wrongBase, .wrongPlace, .alreadyReceived, .receiveRunning, .badToken, .snapshotInUse,
+            .noVersion:
             streamTexts
         case .unconfirmed:
             (

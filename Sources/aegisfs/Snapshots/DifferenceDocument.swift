@@ -19,16 +19,7 @@ struct ChangeDocument: Codable, Sendable {
         self.change = change.kind.rawValue
         path = change.path
         oldPath = change.oldPath
-        kind =
-            switch change.fileKind {
-            case .regular: "file"
-            case .directory: "directory"
-            case .symbolicLink: "symlink"
-            case .fifo: "fifo"
-            case .socket: "socket"
-            case .characterDevice: "char-device"
-            case .blockDevice: "block-device"
-            }
+        kind = change.fileKind.word
         oldSizeBytes = change.oldSize
         newSizeBytes = change.newSize
         isModified = change.isModified
@@ -53,6 +44,21 @@ struct ChangeDocument: Codable, Sendable {
         let slash = kind == "directory" ? "/" : ""
         let from = oldPath.map { "\($0)\(slash) -> " } ?? ""
         return "\(mark.count == 1 ? mark + " " : mark) \(from)\(path)\(slash)\(sizes)\n"
+    }
+}
+
+extension FileKind {
+    /// As JSON has it.
+    var word: String {
+        switch self {
+        case .regular: "file"
+        case .directory: "directory"
+        case .symbolicLink: "symlink"
+        case .fifo: "fifo"
+        case .socket: "socket"
+        case .characterDevice: "char-device"
+        case .blockDevice: "block-device"
+        }
     }
 }
 

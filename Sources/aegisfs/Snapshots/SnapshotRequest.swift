@@ -6,6 +6,7 @@ internal import FSModules
 struct SnapshotRequest: Codable, Sendable {
     enum Action: String, Codable, Sendable {
         case create, list, delete, rename, rollback, clone, hold, release, protect, stats, prune
+        case history
     }
     var action: Action
     var names: [String] = []
@@ -50,6 +51,25 @@ struct SnapshotDocument: Codable, Sendable {
         /// Space of deleted ones is being given back just now.
         var isSweeping: Bool
     }
+    /// A version of a path.
+    struct Version: Codable, Sendable {
+        var inode: UInt64
+        var kind: String
+        var sizeBytes: UInt64
+        var modified: String
+        var snapshots: [String]
+        /// The volume has it now.
+        var isPresent: Bool
+
+        init(_ version: FileVersion) {
+            inode = version.inode.rawValue
+            kind = version.kind.word
+            sizeBytes = version.size
+            modified = TimeFormatter.utc(version.modified.seconds)
+            snapshots = version.snapshots.map { String(decoding: $0, as: UTF8.self) }
+            isPresent = version.isPresent
+        }
+    }
     /// What a prune makes of a snapshot.
     struct Verdict: Codable, Sendable {
         var name: String
@@ -63,6 +83,8 @@ struct SnapshotDocument: Codable, Sendable {
     /// What a rollback kept.
     var kept: String?
     var verdicts: [Verdict]?
+    /// Of a path, the oldest first.
+    var versions: [Version]?
     /// What a deletion gives back: at most, with shared blocks. At least, if it is not complete.
     var freesBytes: UInt64?
     var freesIsComplete: Bool?
@@ -104,6 +126,11 @@ struct SnapshotService {
         do throws(FSError) {
             switch request.action {
             case .prune: try prune(request, &document)
+            case .history:
+                guard let path = request.names.first else { throw .invalidArgument }
+                document.versions = try store.history(of: path).map {
+                    SnapshotDocument.Version($0)
+                }
             case .list: document.snapshots = try store.figures().map(SnapshotDocument.Entry.init)
             case .stats: document.totals = try totals()
             case .create, .clone, .rollback, .rename:
@@ -119,7 +146,7 @@ struct SnapshotService {
                 }
             case .hold, .release, .protect: try relabel(request, names)
             }
-            if ![.list, .stats, .prune].contains(request.action), request.dryRun != true {
+            if ![.list, .stats, .prune, .history].contains(request.action), request.dryRun != true {
                 try volume.synchronize()
             }
         } catch { throw failure(error, request) }

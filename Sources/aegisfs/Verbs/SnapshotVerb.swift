@@ -236,10 +236,10 @@ enum SnapshotVerb {
         return .done
     }
 
-    private static func perform(
-        _ arguments: Arguments, _ request: SnapshotRequest
+    static func perform(
+        _ arguments: Arguments, _ request: SnapshotRequest, on target: String? = nil
     ) throws(Failure) -> SnapshotDocument {
-        let path = arguments.operands[0]
+        let path = target ?? arguments.operands[0]
         switch try Target.resolve(path) {
         case .live(let mount):
             if request.action == .create, !arguments.has(.noSync),
@@ -256,7 +256,7 @@ enum SnapshotVerb {
             }
             return document
         case .offline:
-            let isReading = [.list, .stats, .prune].contains(request.action)
+            let isReading = [.list, .stats, .prune, .history].contains(request.action)
             let (device, volume) =
                 isReading || request.dryRun == true
                 ? try DeviceAccess.openRecovered(path)
