@@ -17,9 +17,9 @@ final class MountDaemon: ControlService {
         var options: MountOptions
     }
 
-    private let volume: Volume
+    let volume: Volume
     private let device: HeldDevice
-    private let registration: MountRegistration
+    let registration: MountRegistration
     private let session: FuseSession
     private let scrubs: ScrubService
     private let showsSnapshot: Bool
@@ -238,7 +238,7 @@ final class MountDaemon: ControlService {
                 try FileRequests.perform(
                     request, volume.fileSystem, &reply, isCancelled: isCancelled,
                     progress: progress)
-            case .snapshot: break
+            case .snapshot, .stream: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }

@@ -136,6 +136,19 @@ enum DeviceAccess {
         }
     }
 
+    /// A volume for looking at; opened for changing first where a crash left something in its journal
+    /// that cannot be looked at without.
+    static func openRecovered(_ path: String) throws(Failure) -> (HeldDevice, Volume) {
+        do throws(Failure) {
+            let (device, volume) = try openVolume(reading: path)
+            if volume.recovery == nil { return (device, volume) }
+            // A root that was replayed in memory only can be looked at, but not compared.
+            try? volume.close()
+            device.close()
+        } catch  where error.id == .notReplayable {}
+        return try openVolume(changing: path)
+    }
+
     /// A volume for looking at, never for changing.
     static func openVolume(reading path: String) throws(Failure) -> (HeldDevice, Volume) {
         let device = try open(path, .readOnly, notice: Terminal.notice)
