@@ -64,7 +64,7 @@ extension Volume {
         observer?.volume(.damage(error.description))
     }
 
-    private func replay(
+    func replay(
         _ contents: JournalContents, _ journal: any Journal
     ) throws(FSError) {
         guard !contents.records.isEmpty else { return }

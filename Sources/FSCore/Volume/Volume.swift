@@ -26,8 +26,11 @@ public final class Volume: @unchecked Sendable {
     private(set) var options: OpenOptions
     /// Whether all that a read-only volume shows is on the device, so that it can be written to next.
     var mayBecomeWritable = true
+    /// Opened to be repaired: damaged roots are empty trees, and nothing that is released is free
+    /// before the next opening, since the trees may name it elsewhere.
+    var isRepairing = false
     /// Which ring the next superblock names.
-    private(set) var ringIncarnation: UInt64
+    var ringIncarnation: UInt64
     weak let observer: (any VolumeObserver)?
     let errors = ErrorLog()
     package let health: MediumHealth
@@ -79,7 +82,7 @@ public final class Volume: @unchecked Sendable {
     public internal(set) var recovery: Recovery?
     /// Persistent error counters as they were when the volume was opened.
     let initialErrors: Superblock.ErrorCounters
-    private var backing: FileSystem!
+    var backing: FileSystem!
     let filesLock = Mutex()
     var cloneFiles: [TreeID: FileSystem] = [:]
 
@@ -150,7 +153,7 @@ public final class Volume: @unchecked Sendable {
         return volume
     }
 
-    private init(
+    init(
         _ device: RemappedBlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
         _ options: OpenOptions, _ observer: (any VolumeObserver)?
     ) throws(FSError) {
@@ -196,10 +199,18 @@ public final class Volume: @unchecked Sendable {
         health.report = { [weak observer] in observer?.volume($0) }
     }
 
-    private func loadRoots() throws(FSError) {
+    func loadRoots() throws(FSError) {
         func root(_ id: TreeID, _ pointer: NodePointer) throws(FSError) -> CopyOnWriteTree {
-            let page = try load(
-                NodeValidator.Expectation(pointer: pointer, tree: id.kind, lower: nil, upper: nil))
+            let page: Page
+            do throws(FSError) {
+                page = try load(
+                    NodeValidator.Expectation(
+                        pointer: pointer, tree: id.kind, lower: nil, upper: nil))
+            } catch {
+                guard isRepairing else { throw error }
+                let empty = try emptyRoot(id)
+                return CopyOnWriteTree(id: id, root: empty, durableRoot: pointer, context: self)
+            }
             guard page.tree == id.kind, page.level == pointer.level else {
                 throw .corrupt(
                     Corruption(.node, at: pointer.address.block << 12, "reached at two places"))
@@ -210,7 +221,10 @@ public final class Volume: @unchecked Sendable {
         head.counts = superblock.headCounts
         volumeTree = try root(.volume, superblock.volumeRoot)
         snapshots = modules.snapshots(self)
-        try snapshots.load()
+        do throws(FSError) { try snapshots.load() } catch {
+            // Then the deadlists are made anew from the trees.
+            guard isRepairing else { throw error }
+        }
     }
 
     /// The first checkpoint marks the volume as in use, so that a crash is known as one.

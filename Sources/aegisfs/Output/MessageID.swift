@@ -84,6 +84,7 @@ enum MessageID: String, CaseIterable, Sendable {
     case noProperty = "AEGIS-0250"
     case dataLost = "AEGIS-0251"
     case scrubRefused = "AEGIS-0252"
+    case repairUnconfirmed = "AEGIS-0253"
 
     case cannotShrink = "AEGIS-0350"
     case shrinkUnconfirmed = "AEGIS-0351"
@@ -476,6 +477,13 @@ enum MessageID: String, CaseIterable, Sendable {
                 "What it holds, its journal and the reserves of a volume need the size that the "
                     + "message names, which is exact. Delete something, or choose a larger size. "
                     + "Nothing was changed."
+            )
+        case .repairUnconfirmed:
+            (
+                "a repair needs a yes",
+                "A repair changes the volume, and what it has changed stays so. It says first "
+                    + "what it would do; --yes confirms it. Who can should make a copy of the "
+                    + "device before."
             )
         case .shrinkUnconfirmed:
             (
