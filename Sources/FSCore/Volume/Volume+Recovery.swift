@@ -25,6 +25,8 @@ extension Volume {
             incarnation: ringIncarnation, operation: window.operations)
         let isBegun = try journal.isBegun(after: position.incarnation)
         if wasCleanlyUnmounted, isOtherPairReadable, !isBegun { return }
+        // What is brought back now, a read-only volume has in memory only.
+        mayBecomeWritable = false
         let contents = try journal.read(position)
         if isBegun || contents.newestSequence > superblock.sequence {
             guard options.brokenRules.contains(.fallBackToOlderSuperblock) else {

@@ -24,6 +24,8 @@ public final class Volume: @unchecked Sendable {
     /// Copies of the data of files that say nothing else.
     let defaultDataCopies: Int
     private(set) var options: OpenOptions
+    /// Whether all that a read-only volume shows is on the device, so that it can be written to next.
+    var mayBecomeWritable = true
     /// Opened to be repaired: damaged roots are empty trees, and nothing that is released is free
     /// before the next opening, since the trees may name it elsewhere.
     var isRepairing = false
@@ -244,6 +246,7 @@ public final class Volume: @unchecked Sendable {
             }
         }
         health.arm()
+        stateLock.withLock { if state == .readOnly { state = .online } }
         try fileSystem.reclaimOrphans()
         let interval = options.checkpointIntervalMilliseconds
         if interval > 0 {
@@ -367,7 +370,8 @@ public final class Volume: @unchecked Sendable {
         stateLock.withLock { if state == .online { state = .readOnly } }
     }
 
-    /// Turns writing off (after making everything durable) or on again.
+    /// Turns writing off (after making everything durable) or on. A volume that was opened read-only
+    /// becomes writable if its device has become so and its journal was empty; else `.readOnly`.
     public func setReadOnly(_ isReadOnly: Bool) throws(FSError) {
         if isReadOnly {
             if options.readOnly { return }
@@ -376,12 +380,28 @@ public final class Volume: @unchecked Sendable {
             try checkpoint()
             try sealJournal()
         } else {
-            guard !device.isReadOnly, !options.readOnly else { throw .readOnly }
+            if options.readOnly { return try becomeWritable() }
+            guard !device.isReadOnly else { throw .readOnly }
             try stateLock.withLock { () throws(FSError) in
                 if case .latched(let why) = state { throw .latched(why) }
                 if state == .readOnly { state = .online }
             }
         }
+    }
+
+    private func becomeWritable() throws(FSError) {
+        // Until now somebody else may have written to it.
+        let (stored, _) = try SuperblockStore.find(physical, modules: modules)
+        try stateLock.withLock { () throws(FSError) in
+            if case .latched(let why) = state { throw .latched(why) }
+            guard mayBecomeWritable, !device.isReadOnly, state == .readOnly,
+                superblock.readOnlyCompatible & ~DiskFormat.ReadOnlyCompatible.known == 0,
+                stored.sequence == superblock.sequence
+            else { throw .readOnly }
+            mayBecomeWritable = false
+            options.readOnly = false
+        }
+        try start()
     }
 
     /// Ends the use of the volume: everything durable, marked as cleanly unmounted. Throws what the

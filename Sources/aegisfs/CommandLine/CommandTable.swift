@@ -4,7 +4,9 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, scrub, snapshot, property, extents, usage, defragment,
+        format, mount, umount, status, check, scrub, snapshot, history, send, receive, property,
+        extents,
+        usage, defragment,
         dedup, resize, trim, inspect, sync, explain, help, completion,
         daemon,
     ]
@@ -153,11 +155,14 @@ enum CommandTable {
                 [.snapshotDescription, .snapshotTag, .noSync], run: SnapshotVerb.create),
             snapshotVerb(
                 "list", "all snapshots and heads, with what they cost", [],
-                [.exact, .noHeader], run: SnapshotVerb.list),
+                [.snapshotTree, .exact, .noHeader], run: SnapshotVerb.list),
             snapshotVerb(
                 "delete", "delete snapshots or clones",
-                [OperandSpec("NAME", "of a snapshot or clone", count: .optionalRepeating)],
-                [.yes, .dryRun], run: SnapshotVerb.delete),
+                [
+                    OperandSpec(
+                        "NAME", "of a snapshot or clone, or A..B: all from A to B",
+                        count: .optionalRepeating)
+                ], [.yes, .dryRun, .waitForSpace, .quiet, .exact], run: SnapshotVerb.delete),
             snapshotVerb(
                 "rename", "give another name", [snapshotName, OperandSpec("NEW", "its new name")],
                 run: SnapshotVerb.rename),
@@ -176,6 +181,16 @@ enum CommandTable {
             snapshotVerb(
                 "protect", "refuse to delete it before a date", [snapshotName], [.protectUntil],
                 run: SnapshotVerb.protect),
+            snapshotVerb(
+                "prune", "delete what no rule keeps; held and protected ones stay", [],
+                OptionSpec.retention.map(\.0) + [.freeSize, .yes, .dryRun, .quiet, .exact],
+                run: SnapshotVerb.prune),
+            snapshotVerb(
+                "diff", "what changed since a snapshot, in paths",
+                [
+                    snapshotName,
+                    OperandSpec("OTHER", "a later one; the present if left out", count: .optional),
+                ], [.exact], run: StreamVerbs.difference),
             snapshotVerb("stats", "totals", [], [.exact], run: SnapshotVerb.stats),
         ],
         examples: [
@@ -183,6 +198,57 @@ enum CommandTable {
             Example("aegisfs snapshot rollback test.img monday", "go back to it"),
         ],
         exitCodes: [.notFound, .busy, .needsConfirmation], run: { _ in .done })
+
+    private static let history = CommandSpec(
+        name: "history", summary: "show the versions of a path that snapshots have",
+        notes: [
+            "One version is the same inode, of the same size, last written at the same time. The",
+            "path need not exist any more; a snapshot in which it does not is not shown.",
+        ],
+        options: [.json, .exact, .noHeader],
+        operands: [
+            OperandSpec("TARGET", "a path on a mount, or a volume"),
+            OperandSpec("PATH", "from the volume's root", count: .optional),
+        ],
+        examples: [
+            Example("aegisfs history mnt/report.txt", "on a mount"),
+            Example("aegisfs history test.img /report.txt", "of a volume, mounted or not"),
+        ],
+        exitCodes: [.notFound, .busy], run: HistoryVerb.run)
+
+    private static let send = CommandSpec(
+        name: "send", summary: "write a snapshot, or what changed between two, as a stream",
+        notes: [
+            "The stream goes to standard output; 'aegisfs receive' makes the snapshot of it, on",
+            "this or another volume of any settings. Every record of it has a sum.",
+            "With --from the other side must have BASE, sent or received. --dry-run tells the size.",
+        ],
+        options: [.sendFrom, .resumeToken, .dryRun, .json, .quiet, .exact],
+        operands: [target, OperandSpec("SNAPSHOT", "what to send", count: .optional)],
+        examples: [
+            Example("aegisfs send mnt monday > monday.stream", "all of it"),
+            Example(
+                "aegisfs send mnt tuesday --from monday | ssh host aegisfs receive /backup", ""),
+        ],
+        exitCodes: [.notFound, .busy, .interrupted], run: StreamVerbs.send)
+
+    private static let receive = CommandSpec(
+        name: "receive", summary: "make a snapshot of a stream",
+        notes: [
+            "The stream comes from standard input. What arrived of one that was cut off is kept as",
+            "'NAME.partial': --status shows how to go on, 'aegisfs snapshot delete' gives it up.",
+        ],
+        options: [.receiveStatus, .json, .quiet, .exact],
+        operands: [
+            target,
+            OperandSpec(
+                "NAME", "of the snapshot; the one that it had if left out", count: .optional),
+        ],
+        examples: [
+            Example("aegisfs receive backup.img < monday.stream", "into an image"),
+            Example("aegisfs receive backup.img --status", "after an interruption"),
+        ],
+        exitCodes: [.notFound, .busy, .interrupted], run: StreamVerbs.receive)
 
     private static let snapshotName = OperandSpec("NAME", "of a snapshot")
     private static let holdTag = OperandSpec(

@@ -78,6 +78,24 @@ extension OptionSpec {
     static let snapshotTag = OptionSpec("tag", "a property", value: "K=V", repeatable: true)
     static let protectUntil = OptionSpec("until", "nobody deletes it before", value: "DATE")
 
+    static let snapshotTree = OptionSpec("tree", "each behind the one from which it goes on")
+    static let waitForSpace = OptionSpec("wait", "return when the space is back")
+    static let freeSize = OptionSpec(
+        "free", "the oldest go until so much comes back", value: "SIZE")
+    /// `--keep-daily` and the like.
+    static let retention: [(OptionSpec, Retention.Period)] = Retention.Period.allCases.map {
+        let what =
+            $0 == .last ? "the newest N" : "the newest of each of the last N \($0.plural)"
+        return (OptionSpec("keep-\($0.rawValue)", "keep \(what)", value: "N"), $0)
+    }
+
+    // MARK: send and receive
+    static let sendFrom = OptionSpec(
+        "from", "only what differs from this snapshot", value: "BASE")
+    static let resumeToken = OptionSpec(
+        "resume", "go on with a stream that was cut off", value: "TOKEN")
+    static let receiveStatus = OptionSpec("status", "show what was begun, and how to go on")
+
     // MARK: inspect
     static let depth = OptionSpec("depth", "levels of the tree to show", value: "N")
 
