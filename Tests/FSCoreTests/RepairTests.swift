@@ -67,9 +67,11 @@ import Testing
         }
     }
 
-    /// Damage of nodes that a snapshot has, too, and keeps.
+    /// Damage of nodes that a snapshot has, too, and keeps; and extents of a head that say that they are
+    /// older than its snapshot, which has not got them: no deadlist can say so.
     private static let ofSharedNodes: Set<CheckIssue> = [
-        .nodeUnreadable, .nodeSharedTwice, .keysOutOfRange,
+        .nodeUnreadable, .nodeSharedTwice, .keysOutOfRange, .blockUsedTwice, .addressBeyondEnd,
+        .contentOfWrongKind, .extentsOverlap,
     ]
 
     /// A repair that is tried in memory says what the real one does, and changes nothing.

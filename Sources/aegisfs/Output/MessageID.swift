@@ -481,9 +481,7 @@ enum MessageID: String, CaseIterable, Sendable {
         case .repairUnconfirmed:
             (
                 "a repair needs a yes",
-                "A repair changes the volume, and what it has changed stays so. It says first "
-                    + "what it would do; --yes confirms it. Who can should make a copy of the "
-                    + "device before."
+                "What a repair has changed stays so. It says what it would do; --yes confirms it."
             )
         case .shrinkUnconfirmed:
             (
