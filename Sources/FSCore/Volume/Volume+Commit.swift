@@ -192,6 +192,7 @@ extension Volume {
 
     /// Frees blocks that nobody refers to any more. Under the exclusive tree lock.
     func free(_ run: BlockRun) {
+        if isRepairing { return }
         if options.brokenRules.contains(.reuseBeforeCheckpoint) {
             allocator.reuse(ReadEpochs.Freed(runs: [run]))
         }

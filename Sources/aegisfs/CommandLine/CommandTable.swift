@@ -79,10 +79,21 @@ enum CommandTable {
 
     private static let check = CommandSpec(
         name: "check", summary: "compare every structure of a volume with every other",
-        notes: ["Changes nothing. A mounted volume is checked as of a checkpoint made now."],
-        options: [.json, .progress, .quiet], operands: [target],
-        examples: [Example("aegisfs check test.img", "an unmounted image")],
-        exitCodes: [.damaged, .notFound, .busy, .interrupted], run: CheckVerb.run)
+        notes: [
+            "Changes nothing. A mounted volume is checked as of a checkpoint made now.",
+            "With --repair, which a mounted volume refuses, it says what it would do, asks, and",
+            "puts right what can be: from second copies first, then from other structures. What",
+            "has lost its place goes to lost+found. --dry-run does all of it in memory.",
+        ],
+        options: [.repair, .dryRun, .yes, .json, .progress, .quiet], operands: [target],
+        examples: [
+            Example("aegisfs check test.img", "an unmounted image"),
+            Example("aegisfs check --repair --dry-run test.img", "what a repair would do"),
+            Example("aegisfs check --repair --yes test.img", "do it without a question"),
+        ],
+        exitCodes: [
+            .damaged, .repaired, .notFound, .busy, .needsConfirmation, .interrupted,
+        ], run: CheckVerb.run)
 
     private static let livePaths = [
         OperandSpec("PATH", "a file or directory on a mount"),
@@ -414,7 +425,7 @@ enum CommandTable {
     private static let checkFilesystem = CommandSpec(
         name: "fsck.aegisfs", summary: check.summary,
         notes: [
-            "Changes nothing, whatever is asked for. The options and exit codes are those of",
+            "Changes nothing without -p, -a or -y. The options and exit codes are those of",
             "fsck(8); 'aegisfs check' tells more.",
         ],
         options: [
@@ -423,7 +434,8 @@ enum CommandTable {
         ],
         operands: [OperandSpec("TARGET", "an image file or a block device")],
         examples: [Example("fsck.aegisfs /dev/sdb1", "also by fsck -t aegisfs /dev/sdb1")],
-        exitCodes: [.damaged, .interrupted], status: { $0.fsckStatus }, run: CheckVerb.runFsck)
+        exitCodes: [.damaged, .repaired, .interrupted], status: { $0.fsckStatus },
+        run: CheckVerb.runFsck)
 
     private static func mountHelper(_ name: String) -> CommandSpec {
         CommandSpec(

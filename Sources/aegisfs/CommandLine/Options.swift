@@ -60,6 +60,9 @@ extension OptionSpec {
     static let resume = OptionSpec("resume", "go on with a scrub that was held or interrupted")
     static let cancel = OptionSpec("cancel", "end the running scrub")
 
+    // MARK: check
+    static let repair = OptionSpec("repair", "put right what is wrong; not on a mount")
+
     // MARK: defragment and dedup
     static let rewriteCompression = OptionSpec(
         "compression", "instead of what the files are to have", value: "CODEC")
@@ -108,10 +111,10 @@ extension OptionSpec {
     static let filesystemType = OptionSpec("t", "accepted, without effect", value: "TYPE")
     static let remountOnFailure = OptionSpec("r", "accepted, without effect")
     static let forceUnmount = OptionSpec("f", "accepted, without effect")
-    static let automatic = OptionSpec("a", "accepted: a mount recovers by itself")
-    static let preen = OptionSpec("p", "accepted: a mount recovers by itself")
-    static let assumeYes = OptionSpec("y", "accepted: nothing is changed")
-    static let assumeNo = OptionSpec("n", "accepted: nothing is changed")
+    static let automatic = OptionSpec("a", "the same as -p")
+    static let preen = OptionSpec("p", "repair without a question")
+    static let assumeYes = OptionSpec("y", "the same as -p")
+    static let assumeNo = OptionSpec("n", "change nothing, whatever else is asked for")
     static let forceCheck = OptionSpec("f", "accepted: the check is always a full one")
     static let fsckVersion = OptionSpec("V", "print the version")
     static let fsckProgress = OptionSpec("C", "accepted, without effect", attached: "FD")

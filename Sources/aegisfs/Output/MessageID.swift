@@ -84,6 +84,7 @@ enum MessageID: String, CaseIterable, Sendable {
     case noProperty = "AEGIS-0250"
     case dataLost = "AEGIS-0251"
     case scrubRefused = "AEGIS-0252"
+    case repairUnconfirmed = "AEGIS-0253"
 
     case cannotShrink = "AEGIS-0350"
     case shrinkUnconfirmed = "AEGIS-0351"
@@ -393,9 +394,9 @@ enum MessageID: String, CaseIterable, Sendable {
         case .remountRefused:
             (
                 "the mount could not be changed",
-                "A volume that was mounted read-only stays so, because its device was opened for "
-                    + "reading only: unmount it, then mount it again. One with files open for "
-                    + "writing cannot be made read-only."
+                "A volume with files open for writing cannot be made read-only. One that was "
+                    + "mounted read-only after a crash cannot be made writable, because its journal "
+                    + "was replayed in memory only: unmount it, then mount it again."
             )
         case .controlDirectory:
             (
@@ -476,6 +477,13 @@ enum MessageID: String, CaseIterable, Sendable {
                 "What it holds, its journal and the reserves of a volume need the size that the "
                     + "message names, which is exact. Delete something, or choose a larger size. "
                     + "Nothing was changed."
+            )
+        case .repairUnconfirmed:
+            (
+                "a repair needs a yes",
+                "A repair changes the volume, and what it has changed stays so. It says first "
+                    + "what it would do; --yes confirms it. Who can should make a copy of the "
+                    + "device before."
             )
         case .shrinkUnconfirmed:
             (

@@ -19,6 +19,14 @@ final class HeldDevice: Sendable {
         self.backing = backing
     }
 
+    /// Opens for writing, too, what is open for reading; fails if somebody else reads it.
+    func allowWriting() throws(FSError) {
+        for descriptor in backing where flock(descriptor.raw, LOCK_EX | LOCK_NB) != 0 {
+            throw .device(.open, errno: errno, offset: 0)
+        }
+        try device.allowWriting()
+    }
+
     func close() {
         device.close()
         for descriptor in backing { flock(descriptor.raw, LOCK_UN) }
