@@ -37,9 +37,14 @@ internal import Testing
                 let unique = figures.first { $0.label?.name == name }?.uniqueBlocks
                 #expect(unique == (try store.blocksFreed(by: [name]).blocks))
             }
-            names.shuffle(using: &random)
-            let gone = Array(names.prefix(1 + random.below(3)))
-            names.removeFirst(gone.count)
+            for (index, name) in names.enumerated() {
+                let older = figures.first { $0.label?.name == name }?.blocksWithOlder
+                #expect(older == (try store.blocksFreed(by: Array(names[...index])).blocks))
+            }
+            var order = names
+            order.shuffle(using: &random)
+            let gone = Array(order.prefix(1 + random.below(3)))
+            names.removeAll { gone.contains($0) }
             let said = try store.blocksFreed(by: gone)
             #expect(said.isComplete)
             let before = try free()

@@ -31,9 +31,17 @@ extension Snapshots {
                     }
                 }
             }
+            // What a node and all before it dropped, unless a branch on the way keeps what is older. A
+            // parent's id is smaller.
+            var dropped: [UInt64: UInt64] = [:]
             var result: [SnapshotFigures] = []
-            for node in nodes.values.sorted(by: { $0.record.id < $1.record.id })
-            where !node.record.isDeleted {
+            for node in nodes.values.sorted(by: { $0.record.id < $1.record.id }) {
+                let before = node.record.parent == 0 ? 0 : dropped[node.record.parent]
+                if let before, node.children.count == 1 {
+                    dropped[node.record.id] =
+                        before + (held[node.record.id] ?? [:]).values.reduce(0, +)
+                }
+                if node.record.isDeleted { continue }
                 var figures = SnapshotFigures(record: node.record, label: node.label)
                 figures.parentName = nodes[node.record.parent]?.label?.name
                 if let tree = volume.tree(node.record.head), node.record.kind == .head {
@@ -47,14 +55,9 @@ extension Snapshots {
                     figures.uniqueBlocks = births.reduce(0) {
                         $1.key > older && $1.key <= node.record.epoch ? $0 + $1.value : $0
                     }
-                    var sum: UInt64 = births.values.reduce(0, +)
-                    var next = nodes[node.record.id]
-                    // A branch on the way keeps what is older than it.
-                    while let one = next, one.children.count == 1 {
-                        sum += (held[one.record.id] ?? [:]).values.reduce(0, +)
-                        next = nodes[one.record.parent]
+                    figures.blocksWithOlder = dropped[node.record.id].map {
+                        $0 + births.values.reduce(0, +)
                     }
-                    figures.blocksWithOlder = next == nil ? sum : nil
                 } else if node.record.kind == .snapshot, node.children.count > 1 {
                     figures.uniqueBlocks = 0
                 }
@@ -73,16 +76,15 @@ extension Snapshots {
             let nodes = Dictionary(uniqueKeysWithValues: allNodes().map { ($0.record.id, $0) })
             let gone = Set(names.compactMap { node(named: $0)?.record.id })
             var blocks: UInt64 = 0
-            for node in nodes.values {
+            // The epoch of the nearest that stays, or from which several go on. A parent's id is smaller.
+            var limits: [UInt64: BirthEpoch] = [:]
+            for node in nodes.values.sorted(by: { $0.record.id < $1.record.id }) {
+                let limit = limits[node.record.parent] ?? BirthEpoch(0)
+                let isGone = gone.contains(node.record.id) && node.children.count == 1
+                limits[node.record.id] = isGone ? limit : node.record.epoch
                 guard gone.contains(node.record.parent),
                     nodes[node.record.parent]?.children.count == 1
                 else { continue }
-                // Up to the next that stays, or holds what several go on from.
-                var keeper = nodes[node.record.parent]
-                while let next = keeper, gone.contains(next.record.id), next.children.count == 1 {
-                    keeper = nodes[next.record.parent]
-                }
-                let limit = keeper?.record.epoch ?? BirthEpoch(0)
                 for segment in node.segments {
                     try forEachEntry(segment, bornAfter: limit) { entry in
                         blocks += entry.run.count

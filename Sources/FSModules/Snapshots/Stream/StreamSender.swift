@@ -25,6 +25,9 @@ public final class StreamSender {
     private let begin: StreamBegin
     private let output: Output?
     private let stream: UInt64
+    /// Records on their way out: most are small, and each hand-over costs.
+    private var pending: [UInt8] = []
+    private static let pendingLimit = 256 << 10
     public private(set) var summary = Summary()
 
     /// - Parameters:
@@ -84,6 +87,7 @@ public final class StreamSender {
             bytes.append(littleEndian: records)
             return bytes
         }
+        try flush()
     }
 
     /// Writes a record unless it is one of those left out.
@@ -103,7 +107,17 @@ public final class StreamSender {
         let bytes = record.encoded()
         summary.bytes += UInt64(bytes.count)
         summary.dataBytes += length
-        try output?(bytes.view)
+        guard output != nil else { return }
+        pending.append(bytes.view)
+        if pending.count >= Self.pendingLimit { try flush() }
+    }
+
+    private func flush() throws(FSError) {
+        guard let output, !pending.isEmpty else { return }
+        let bytes = ByteBuffer(count: pending.count)
+        pending.withView { bytes.bytes.copy($0) }
+        pending.removeAll(keepingCapacity: true)
+        try output(bytes.view)
     }
 
     private func walk(
