@@ -15,7 +15,7 @@ struct Injection: Sendable {
     var damage: @Sendable (RepairRig) throws -> Void
 
     /// By changed items.
-    private static func items(
+    static func items(
         _ issue: CheckIssue, _ victims: [String] = [], needsSnapshots: Bool = false,
         cannotBeRepaired: String? = nil,
         _ body: @escaping @Sendable (RepairRig.Damage) throws -> Void
@@ -286,7 +286,7 @@ struct Injection: Sendable {
             let run = try damage.allocate(2)
             var own = extent.part(0, 2)
             own.replicas = ReplicaList(run.start)
-            damage.transaction.put(Key(key.object, .extent, 4096), own.encoded())
+            damage.transaction.put(Key(key.object, .extent, key.offset + 4096), own.encoded())
         },
         items(.extentFromFuture) { damage in
             var (key, extent) = try damage.extent("victim")

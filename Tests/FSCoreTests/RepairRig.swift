@@ -304,15 +304,18 @@ final class RepairRig {
                 parent, .directoryEntry, Array(name.utf8).withView { fs.hash($0) })
             return try items(volume.head, key...key)[0]
         }
+        /// The longest one of a file.
         func extent(_ path: String) throws -> (key: Key, extent: ExtentRecord) {
-            let item = try items(path, .extent)[0]
-            return (
-                item.key,
-                try item.value.withView {
-                    try ExtentRecord(
-                        decoding: $0, inode: item.key.object, layout: volume.layout)
-                }
-            )
+            let found = try items(path, .extent).map { item in
+                (
+                    item.key,
+                    try item.value.withView {
+                        try ExtentRecord(
+                            decoding: $0, inode: item.key.object, layout: volume.layout)
+                    }
+                )
+            }
+            return found.max { $0.1.blocks < $1.1.blocks } ?? found[0]
         }
     }
 }

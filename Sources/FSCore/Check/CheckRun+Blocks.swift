@@ -51,6 +51,41 @@ extension CheckRun {
         return isFresh
     }
 
+    /// Notes blocks of a head that its parent's tree must have as well.
+    func noteInherited(_ run: BlockRun) {
+        for part in remaps.translate(run.blocks)
+        where part.start + part.count <= layout.usableEnd {
+            var position = part.start
+            while position < part.start + part.count {
+                let end = min(
+                    part.start + part.count,
+                    (position / DiskLayout.regionBlocks + 1) * DiskLayout.regionBlocks)
+                _ = Self.set(position..<end, in: &inherited)
+                position = end
+            }
+        }
+    }
+
+    /// What heads refer to is in use, whatever the table of snapshots says.
+    func checkInherited() {
+        for (region, bits) in inherited.sorted(by: { $0.key < $1.key }) {
+            let used = reachable[region] ?? ByteBuffer(count: DiskFormat.blockSize)
+            var stray: Int?
+            for word in 0..<DiskFormat.blockSize / 8 {
+                let (have, need) = (used.view.u64(word * 8), bits.view.u64(word * 8))
+                if need & ~have != 0, stray == nil { stray = word * 64 }
+                used.bytes.store(have | need, at: word * 8)
+            }
+            reachable[region] = used
+            guard let stray, !hasUnreadableNodes else { continue }
+            report(
+                .snapshotTreeWrong,
+                "region \(region): blocks of a head, as block "
+                    + "\(region * DiskLayout.regionBlocks + UInt64(stray)), are in no snapshot")
+        }
+        inherited = [:]
+    }
+
     private func remedies(of owner: BlockOwner, _ taken: [Range<UInt64>]) -> [Remedy] {
         switch owner {
         case .journal: return []

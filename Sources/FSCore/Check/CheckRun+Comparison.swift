@@ -1,6 +1,23 @@
 /// The second half of a check: what the walk gathered about inodes is compared with their records,
 /// and the blocks it marked with the allocation bitmap.
 extension CheckRun {
+    /// What was gathered about one inode.
+    struct Facts {
+        var mode: UInt32 = 0
+        var hasRecord = false
+        var linkCount: UInt32 = 0
+        var names: UInt32 = 0
+        var subdirectories: UInt32 = 0
+        /// Sums over (parent, cookie): of the names found, and of those the inode records.
+        var foundNames: UInt64 = 0
+        var recordedNames: UInt64 = 0
+        var parent: UInt64 = 0
+        var namedBy: UInt64 = 0
+        /// What the last name found says of the kind; 0 = no name.
+        var namedKind: UInt8 = 0
+        var isDirectory: Bool { mode & ModeBits.kind == FileKind.directory.modeBits }
+    }
+
     /// Of an encoded extent.
     func checkFeature(_ key: Key) {
         guard superblock.incompatible & DiskFormat.Incompatible.encodedExtents == 0 else { return }
@@ -151,8 +168,9 @@ extension CheckRun {
     /// That the way up from every directory ends at the root.
     private func checkConnection(_ root: UInt64) {
         var connected: Set<UInt64> = [root]
-        for (number, facts) in inodes
-        where facts.hasRecord && facts.isDirectory && facts.names > 0 {
+        // In order, so that a loop is always told, and broken, at the same place.
+        let directories = inodes.filter { $1.hasRecord && $1.isDirectory && $1.names > 0 }.keys
+        for number in directories.sorted() {
             var way: Set<UInt64> = []
             var step = number
             while !connected.contains(step) {

@@ -161,9 +161,7 @@ extension CheckRun {
             require(
                 record.id == SnapshotRecord.firstID || record.id < superblock.nextSnapshotID,
                 "an id of the future", .snapshotID(record.id))
-            require(
-                record.epoch < superblock.birthEpoch, "an epoch of the future",
-                .epoch(BirthEpoch(record.epoch.rawValue + 1)))
+            require(record.epoch < superblock.birthEpoch, "an epoch of the future")
             if record.kind == .head {
                 require(heads.insert(record.head.rawValue).inserted, "a head twice")
                 require((record.root == nil) == (record.head == .head), "root of a head")

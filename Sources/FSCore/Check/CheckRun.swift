@@ -13,7 +13,9 @@ final class CheckRun {
 
     private(set) var result = CheckReport()
     var reachable: [UInt64: ByteBuffer] = [:]
-    /// Of these, nodes and the journal.
+    /// To what a head refers and its parent, too: the parent's tree has it.
+    var inherited: [UInt64: ByteBuffer] = [:]
+    /// Of the reachable ones, nodes and the journal.
     var metadata: [UInt64: ByteBuffer] = [:]
     var visitedBlocks: UInt64 = 0
     /// Of the state that is checked, and which of their sources something refers to.
@@ -50,23 +52,6 @@ final class CheckRun {
         set { result.leakedRegions = newValue }
     }
 
-    /// What was gathered about one inode.
-    struct Facts {
-        var mode: UInt32 = 0
-        var hasRecord = false
-        var linkCount: UInt32 = 0
-        var names: UInt32 = 0
-        var subdirectories: UInt32 = 0
-        /// Sums over (parent, cookie): of the names found, and of those the inode records.
-        var foundNames: UInt64 = 0
-        var recordedNames: UInt64 = 0
-        var parent: UInt64 = 0
-        var namedBy: UInt64 = 0
-        /// What the last name found says of the kind; 0 = no name.
-        var namedKind: UInt8 = 0
-        var isDirectory: Bool { mode & ModeBits.kind == FileKind.directory.modeBits }
-    }
-
     init(
         _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
         _ findingLimit: Int, _ isCancelled: @escaping () -> Bool,
@@ -97,6 +82,9 @@ final class CheckRun {
     func report(_ issue: CheckIssue, _ message: String, _ remedies: [Remedy]) {
         switch issue {
         case .nodeUnreadable, .keysOutOfRange, .extentRecordBad: hasUnreadableNodes = true
+        // Whose the blocks are is not known then.
+        case .snapshotRecordBad: hasUnreadableNodes = true
+        case .snapshotTreeWrong where remedies.isEmpty: hasUnreadableNodes = true
         default: break
         }
         if result.findings.count < findingLimit {
@@ -126,6 +114,7 @@ final class CheckRun {
         checkShares()
         checkRemaps()
         tell("bitmap")
+        checkInherited()
         checkBitmap()
         if shouldStop() { return }
         tell("done")
@@ -155,6 +144,9 @@ final class CheckRun {
         if pointer.birth <= scope.limit {
             // Its parent's walk marks it. In a head its items are looked at here as well.
             guard scope.isHead else { return }
+            for index in 0..<pointer.replicas.count {
+                noteInherited(BlockRun(pointer.replicas[index], DiskFormat.blocksPerNode))
+            }
             isFresh = scope.inherited.insert(pointer.address.rawValue).inserted
             if !isFresh {
                 report(
@@ -209,6 +201,7 @@ final class CheckRun {
     private var current: UInt64?
     private var record: InodeRecord?
     private var recordIsBad = false
+    private var hasNames = false
     private var entries: UInt64 = 0
     private var blocks: UInt64 = 0
     private var extentEnd: UInt64 = 0
@@ -268,6 +261,7 @@ final class CheckRun {
         current = inode
         record = nil
         recordIsBad = false
+        hasNames = false
         entries = 0
         blocks = 0
         extentEnd = 0
@@ -359,16 +353,23 @@ final class CheckRun {
         }
     }
 
+    /// Of something that holds nothing else the kind is wrong, and else the names are.
+    private func reportNames(_ key: Key, _ record: InodeRecord) {
+        defer { hasNames = true }
+        let isKindWrong = record.content != .inline && record.blocks == 0
+        guard !hasNames || !isKindWrong else { return }
+        report(
+            .contentOfWrongKind, "inode \(key.object): names in something else than a directory",
+            change { isKindWrong ? .rebuildInode($0, key.object) : .delete($0, key) })
+    }
+
     private func hash(_ name: ByteView) -> UInt64 {
         max(nameHash.hash(name) & DirectoryRecord.hashMask, 1)
     }
 
     private func names(_ key: Key, _ value: ByteView) throws(FSError) {
         if let record, !record.isDirectory {
-            report(
-                .contentOfWrongKind,
-                "inode \(key.object): names in something else than a directory",
-                change { .delete($0, key) })
+            reportNames(key, record)
         }
         var seen: Set<[UInt8]> = []
         try DirectoryRecord.forEach(value, directory: key.object) { (entry) throws(FSError) in
@@ -432,7 +433,11 @@ final class CheckRun {
                 .extentFromFuture, "inode \(key.object), offset \(key.offset)",
                 change { .put($0, key, extent.encoded()) })
         }
-        guard extent.birth > scope.limit, key >= scope.from else { return }
+        guard extent.birth > scope.limit, key >= scope.from else {
+            guard scope.isHead else { return }
+            for index in 0..<extent.replicas.count { noteInherited(extent.storedRun(index)) }
+            return
+        }
         for index in 0..<extent.replicas.count {
             result.dataBlocks += UInt64(extent.storedBlocks)
             markReference(

@@ -12,7 +12,6 @@ enum Remedy: Sendable {
     case feature(UInt64)
     case inodeCeiling(UInt64)
     case snapshotID(UInt64)
-    case epoch(BirthEpoch)
     case counts(TreeID, TreeCounts)
 
     // Nodes.
@@ -83,7 +82,7 @@ enum Remedy: Sendable {
         case .bitmap: "the bitmap is made from what the trees refer to"
         case .feature: "the feature is announced"
         case .inodeCeiling: "the ceiling is raised"
-        case .snapshotID, .epoch: "the superblock's counter is raised"
+        case .snapshotID: "the superblock's counter is raised"
         case .counts: "the count is set"
         case .heal, .bitmapCopies: "the bad copy is rewritten from the good one"
         case .moveNodes: "the node gets a place of its own"

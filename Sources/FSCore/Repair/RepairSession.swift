@@ -66,7 +66,6 @@ final class RepairSession {
         case .feature(let bit): try announce(bit)
         case .inodeCeiling(let inode): volume.raise(inode: inode)
         case .snapshotID(let id): volume.raise(snapshotID: id)
-        case .epoch(let epoch): volume.raise(epoch: epoch)
         case .counts(let tree, let counts): try setCounts(counts, of: tree)
         case .heal(let tree, let expected): try heal(expected, of: tree)
         case .moveNodes(let tree, let key): try volume.relocateNode(key, of: tree)
@@ -169,7 +168,7 @@ extension Remedy {
         case .names: .names
         case .inode: .inodes
         case .attach: .places
-        case .labelSnapshot, .deadlist, .snapshotID, .epoch, .feature: .volume
+        case .labelSnapshot, .deadlist, .snapshotID, .feature: .volume
         case .superblocks, .journal, .bitmap, .inodeCeiling, .counts: .counts
         }
     }

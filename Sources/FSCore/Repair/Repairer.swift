@@ -97,7 +97,8 @@ public enum Repairer {
     }
 }
 
-/// What one round is about. While nodes are missing, other findings are mostly consequences of that,
+/// What one round is about. If the table of snapshots contradicts itself, nothing is done that takes it
+/// for right: whatever seems unused may be a snapshot's. While nodes are missing, other findings are mostly consequences of that,
 /// which go away with it: a name without an inode must not be removed because the inode is in a node
 /// that is put back. So nodes come first, in rounds of their own.
 private struct RepairRound {
@@ -106,14 +107,16 @@ private struct RepairRound {
 
     init(_ check: CheckReport, nodesFirst: Bool) {
         leakedRegions = check.leakedRegions
-        let nodes = check.findings.filter { finding in
+        var all = check.findings
+        if all.contains(where: \.isContradiction) { all.removeAll(where: \.dependsOnSnapshots) }
+        let nodes = all.filter { finding in
             finding.remedies.contains { $0.step == .nodes }
         }
         guard nodesFirst, nodes.contains(where: \.isOfMissingNode) else {
-            findings = check.findings
+            findings = all
             return
         }
-        findings = check.findings.filter { finding in
+        findings = all.filter { finding in
             finding.remedies.contains { remedy in
                 if case .bitmap = remedy { true } else { remedy.step == .nodes }
             }
@@ -122,6 +125,20 @@ private struct RepairRound {
 }
 
 extension CheckFinding {
+    /// Of the table of snapshots, and nobody knows which of its records is wrong.
+    fileprivate var isContradiction: Bool {
+        remedies.isEmpty && (issue == .snapshotTreeWrong || issue == .snapshotRecordBad)
+    }
+
+    fileprivate var dependsOnSnapshots: Bool {
+        switch issue {
+        case .deadlistWrong, .deadlistRecordBad, .segmentRecordBad, .blockLeaked,
+            .blockUsedTwice, .remapUnreferenced, .shareCountWrong, .headCountsWrong:
+            true
+        default: false
+        }
+    }
+
     fileprivate var isOfMissingNode: Bool {
         remedies.contains { remedy in
             switch remedy {

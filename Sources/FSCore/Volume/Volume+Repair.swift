@@ -185,7 +185,7 @@ extension Volume {
     }
 
     /// What the next superblock says beyond the trees.
-    func raise(inode: UInt64? = nil, snapshotID: UInt64? = nil, epoch: BirthEpoch? = nil) {
+    func raise(inode: UInt64? = nil, snapshotID: UInt64? = nil) {
         treeLock.exclusive {
             if let inode, inode < InodeNumber.limit {
                 window.nextInode = max(window.nextInode, inode + 1)
@@ -193,7 +193,6 @@ extension Volume {
             if let snapshotID {
                 window.nextSnapshotID = max(window.nextSnapshotID, snapshotID + 1)
             }
-            if let epoch { window.birthEpoch = max(window.birthEpoch, epoch) }
         }
     }
 

@@ -67,7 +67,7 @@ enum MessageID: String, CaseIterable, Sendable {
     case noSnapshot = "AEGIS-0200"
     case snapshotExists = "AEGIS-0201"
     case snapshotHeld = "AEGIS-0202"
-
+    case unconfirmed = "AEGIS-0203"
     case streamToTerminal = "AEGIS-0400"
     case streamDamaged = "AEGIS-0401"
     case streamCut = "AEGIS-0402"
@@ -80,7 +80,7 @@ enum MessageID: String, CaseIterable, Sendable {
     case badToken = "AEGIS-0409"
     case snapshotInUse = "AEGIS-0410"
     case noVersion = "AEGIS-0411"
-    case unconfirmed = "AEGIS-0203"
+
     case noProperty = "AEGIS-0250"
     case dataLost = "AEGIS-0251"
     case scrubRefused = "AEGIS-0252"
@@ -345,8 +345,7 @@ enum MessageID: String, CaseIterable, Sendable {
         case .mountpointNotDirectory:
             (
                 "the mountpoint is not a directory",
-                "The last argument of mount is the directory, the one before it the image or "
-                    + "device."
+                "The last argument of mount is the directory, the one before it the device."
             )
         case .mountpointNotEmpty:
             (
@@ -494,8 +493,7 @@ enum MessageID: String, CaseIterable, Sendable {
         case .resizeRunning:
             (
                 "another resize is running",
-                "The volume's size is being changed already. Wait for it, or cancel it where it "
-                    + "was started."
+                "The volume's size is being changed already. Wait for it, or cancel that."
             )
         }
     }
