@@ -78,6 +78,27 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
 
     func epoch(of id: UInt64) -> BirthEpoch { node(id)?.record.epoch ?? BirthEpoch(0) }
 
+    /// The newest deleted node without children. Looked for in place: there may be very many.
+    func newestEnding() -> Node? {
+        lock.withLock {
+            var found: UInt64 = 0
+            for (id, node) in nodes where id > found && node.isEnding { found = id }
+            return nodes[found]
+        }
+    }
+    /// The newest deleted node with one child that stays, or is not yet at its own end.
+    func newestMergeable() -> (Node, Node)? {
+        lock.withLock {
+            var found: UInt64 = 0
+            for (id, node) in nodes
+            where id > found && node.record.isDeleted && node.children.count == 1 { found = id }
+            // Nothing is at its end: that was looked for first, under the same share lock.
+            guard let node = nodes[found], let child = node.children.first.flatMap({ nodes[$0] })
+            else { return nil }
+            return (node, child)
+        }
+    }
+
     func takeUnswept() -> UInt64? { lock.withLock { unswept.min() } }
     func noteSwept(_ id: UInt64) { lock.withLock { _ = unswept.remove(id) } }
     /// What could not be freed yet is looked at again after the next checkpoint.
@@ -277,15 +298,15 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
 
     /// Tells every head what its parent's epoch and its own segment are.
     private func settleHeads() {
-        let latest = lock.withLock {
-            nodes.values.filter { !$0.record.isDeleted }.map(\.record.epoch).max()
-        }
         for node in lock.withLock({ nodes.values.filter { $0.record.kind == .head } }) {
             guard let tree = volume.tree(node.record.head) else { continue }
             tree.segment = node.record.id
             tree.parentEpoch = epoch(of: node.record.parent)
-            if volume.brokenRules.contains(.globalLatestSnapshot), let latest {
-                tree.parentEpoch = latest
+            if volume.brokenRules.contains(.globalLatestSnapshot) {
+                tree.parentEpoch =
+                    lock.withLock {
+                        nodes.values.filter { !$0.record.isDeleted }.map(\.record.epoch).max()
+                    } ?? tree.parentEpoch
             }
         }
     }

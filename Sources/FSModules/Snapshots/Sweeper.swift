@@ -108,13 +108,8 @@ extension Snapshots {
 
     /// One transaction of work. Under the share lock.
     private func step() throws(FSError) -> Step {
-        let hidden = allNodes().filter(\.record.isDeleted).sorted { $0.record.id > $1.record.id }
-        if let node = hidden.first(where: { $0.children.isEmpty }) { return try end(node) }
-        for node in hidden where node.children.count == 1 {
-            if let child = node.children.first.flatMap(self.node), !child.isEnding {
-                return try merge(node, into: child)
-            }
-        }
+        if let node = newestEnding() { return try end(node) }
+        if let (node, child) = newestMergeable() { return try merge(node, into: child) }
         var waits = false
         while let id = takeUnswept() {
             switch try sweep(id) {
