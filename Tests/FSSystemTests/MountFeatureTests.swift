@@ -104,6 +104,31 @@ internal import Testing
         #expect(try volume.check().exitCode == 0)
     }
 
+    /// A daemon keeps nothing open that whoever mounted had open; and a check of what it leaves when it is
+    /// killed says that the journal has more.
+    @Test(.enabled(if: TestMachine.canMount)) func aDaemonInheritsNothing() throws {
+        try withVolume(size: "64M") { volume, folder in
+            let lock = folder.appendingPathComponent("lock").path
+            try require([
+                "/bin/sh", "-c",
+                "exec 9> \"$1\"; flock 9; \"$2\" mount -o commit=3600 \"$3\" \"$4\"",
+                "sh", lock, AegisCommand.requirePath(), volume.target, volume.directory.path,
+            ])
+            #expect(try run(["flock", "-n", lock, "true"]).exitCode == 0)
+            #expect(mkdir(volume.directory.path + "/directory", 0o755) == 0)
+            try AegisCommand.require("sync", volume.directory.path)
+            let status = try AegisCommand.require("status", "--json", volume.directory.path)
+            let daemon = try #require(status.firstMatch(of: /"pid":(\d+)/)?.1)
+            kill(Int32(daemon)!, SIGKILL)
+            try require(["umount", volume.directory.path])
+            let checked = try volume.check()
+            #expect(checked.exitCode == 0 && checked.output.contains("operations after it"))
+            try volume.mount()
+            try volume.unmount()
+            #expect(try !volume.check().output.contains("operations after it"))
+        }
+    }
+
     /// Two volumes at once; a bind mount of a part of one; names do not move between filesystems.
     @Test(.enabled(if: TestMachine.canMount)) func severalMounts() throws {
         try withVolume(size: "64M") { volume, folder in
@@ -123,9 +148,10 @@ internal import Testing
             #expect(errno == EXDEV)
             #expect(link(inside + "/file", part + "/link") == -1 && errno == EXDEV)
             // Busy while a part of it is mounted elsewhere too; the data is one.
+            let busy = try AegisCommand.run("umount", volume.directory.path)
+            #expect(busy.exitCode == 11 && busy.errors.contains("bind mount"), "\(busy.errors)")
             try require(["umount", part])
             try other.unmount()
-            try volume.unmount()
             #expect(try volume.check().exitCode == 0)
         }
     }

@@ -302,7 +302,7 @@ extension MountDaemon {
         guard let request else {
             throw Failure(.usage, .badRequest, "the request does not say what to do")
         }
-        if request.action == .rollback, request.dryRun != true {
+        if request.action == .rollback {
             // The kernel has names, pages and open files of the head that would go.
             throw Failure(
                 .busy, .mountBusy, "\(record.device) is mounted on \(record.mountpoint)",

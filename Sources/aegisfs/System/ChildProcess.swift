@@ -2,7 +2,8 @@
 internal import Glibc
 
 enum ChildProcess {
-    /// Starts a program from the PATH with this process's standard streams; nil if that failed.
+    /// Starts a program from the PATH with this process's standard streams and nothing else that is
+    /// open here: a daemon would keep it open for the life of its mount. Nil if that failed.
     static func start(
         _ words: [String], path: String? = nil, newSession: Bool = false,
         passing descriptor: (own: Int32, child: Int32)? = nil
@@ -13,6 +14,7 @@ enum ChildProcess {
         if let descriptor {
             posix_spawn_file_actions_adddup2(&actions, descriptor.own, descriptor.child)
         }
+        posix_spawn_file_actions_addclosefrom_np(&actions, (descriptor?.child ?? 2) + 1)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }

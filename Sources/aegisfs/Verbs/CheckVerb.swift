@@ -18,6 +18,8 @@ struct CheckDocument: Codable, Sendable {
     var files: UInt64
     var nodes: UInt64
     var dataBlocks: UInt64
+    /// Of a volume that was not unmounted cleanly: not part of what was checked.
+    var journaledOperations: UInt64
     var omittedFindings: UInt64
     var findings: [Finding]
 
@@ -29,6 +31,7 @@ struct CheckDocument: Codable, Sendable {
         files = report.files
         nodes = report.nodes
         dataBlocks = report.dataBlocks
+        journaledOperations = report.journaledOperations
         omittedFindings = report.omittedFindings
         findings = report.findings.map {
             Finding(
@@ -147,6 +150,11 @@ enum CheckVerb {
             ? "clean (all structures; the data of files is verified when it is read)"
             : (found == 1 ? "1 finding" : "\(found) findings")
                 + "; 'aegisfs explain ID' tells more"
-        Terminal.output("\(path): \(verdict)\n  \(contents)\n")
+        let journal =
+            document.journaledOperations == 0
+            ? ""
+            : "  the last checkpoint was checked; \(document.journaledOperations) operations after it "
+                + "are in the journal, and the next mount brings them back\n"
+        Terminal.output("\(path): \(verdict)\n  \(contents)\n\(journal)")
     }
 }

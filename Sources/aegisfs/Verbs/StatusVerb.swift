@@ -247,7 +247,7 @@ struct StatusDocument: Codable, Sendable {
         if mount == nil, !status.cleanlyUnmounted {
             add(
                 "not clean", "The volume was not unmounted cleanly.",
-                "None: the next mount recovers by itself.",
+                "None: the next mount recovers by itself, once a dead one is unmounted.",
                 MessageID.notCleanlyUnmounted.rawValue, isDamage: false)
         }
         guard let gravest = problems.first else { return }

@@ -5,6 +5,7 @@ internal import Glibc
 
 enum UmountVerb {
     private static let noticeMilliseconds = 2_000
+    private static let patienceMilliseconds = 5_000
     private static let pollMilliseconds = 10
 
     static func run(_ arguments: Arguments) throws(Failure) -> ExitCode {
@@ -100,6 +101,14 @@ enum UmountVerb {
         var outcome: FailureDocument?
         while !live.hasEnded {
             outcome = live.latest.outcome ?? outcome
+            // With its last mount the daemon would have begun to close the volume.
+            if waited >= patienceMilliseconds, live.latest.state == .mounted {
+                throw Failure(
+                    .busy, .mountBusy,
+                    "\(path) is unmounted here, but a bind mount or another mount namespace still has "
+                        + "the volume",
+                    hint: "unmount it there, too; then its daemon ends")
+            }
             if waited == noticeMilliseconds {
                 Terminal.notice("writing back what \(path) still has in memory")
             }
