@@ -5,11 +5,13 @@ internal import FSTestSupport
 internal import Testing
 
 @Suite struct SnapshotCrashTests {
-    @Test(arguments: 1...8 as ClosedRange<UInt64>) func everyCrashLeavesAMoment(
-        seed: UInt64
+    /// Some of them with a size that changes.
+    @Test(arguments: 1...8 as ClosedRange<UInt64>, [false, true]) func everyCrashLeavesAMoment(
+        seed: UInt64, resizes: Bool
     ) throws {
         let seed = UInt64(TestMachine.count("AEGISFS_TEST_SEED", default: 0)) + seed
-        let run = try SnapshotCrashRun(seed: seed, steps: 60, options: CrashRun.openOptions)
+        let run = try SnapshotCrashRun(
+            seed: seed, steps: 60, options: CrashRun.openOptions, resizes: resizes)
         var random = SeededRandom(seed: seed)
         for number in 0..<60 {
             if let problem = run.problem(random: &random) {
