@@ -20,7 +20,7 @@ build: deps ## Build the command: .build/release/aegisfs
 
 test: deps ## Build and run every test, real mounts included
 	swift build $(SWIFT_TEST_FLAGS) --build-tests
-	swift test $(SWIFT_TEST_FLAGS) --skip-build
+	scripts/run-tests $(SWIFT_TEST_FLAGS) --skip-build
 
 test-long: deps ## Run the campaigns for MINUTES=60 from SEED=1, adding to build/tally.tsv
 	swift build $(SWIFT_TEST_FLAGS) --build-tests

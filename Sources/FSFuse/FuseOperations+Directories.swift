@@ -31,7 +31,8 @@ extension FuseRequest {
             var used = 0
             do throws(FSError) {
                 try fileSystem.readDirectory(
-                    inode, after: UInt64(bitPattern: Int64(offset)), withAttributes: plus
+                    inode, after: UInt64(bitPattern: Int64(offset)), withAttributes: plus,
+                    expecting: count / (plus ? 168 : 40)
                 ) { entry, attributes in
                     append(entry, entry.isDot ? nil : attributes, plus: plus, to: listing, &used)
                 }

@@ -8,7 +8,7 @@ import Testing
 
 @Suite struct SmallCacheTests {
     /// No checkpoint between: up to 600 leaves become dirty in a cache of 256 nodes.
-    @Test(.timeLimit(.minutes(2)), arguments: [1, 2, 3] as [UInt64])
+    @Test(.timeLimit(.minutes(15)), arguments: [1, 2, 3] as [UInt64])
     func manyDirtyNodes(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
         let device = MemoryBlockDevice(byteCount: 512 << 20)

@@ -34,7 +34,7 @@ internal import Testing
                 usleep(UInt32(10_000 + random.below(240_000)))
                 try volume.killDaemon()
                 load.signal(SIGKILL)
-                _ = load.wait(seconds: 30)
+                _ = load.wait()
                 acknowledged += round.finish()
                 if kill % 5 == 0 {
                     let checked = try volume.check()
@@ -137,7 +137,7 @@ internal import Testing
         /// Waits for the writers, whose mount is gone; returns how many steps were acknowledged.
         func finish() -> Int {
             for writer in writers {
-                let result = writer.wait(seconds: 30)
+                let result = writer.wait()
                 #expect(!result.isTimedOut, "a writer hangs in a dead mount")
                 for line in result.output.split(separator: "\n") where !line.hasPrefix("#") {
                     let words = line.split(separator: " ")

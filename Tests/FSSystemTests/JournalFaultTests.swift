@@ -7,7 +7,7 @@ internal import FSModules
 internal import FSTestSupport
 internal import Testing
 
-@Suite(.serialized, .timeLimit(.minutes(10))) struct JournalFaultTests {
+@Suite(.serialized, .timeLimit(.minutes(15))) struct JournalFaultTests {
     enum Script: CaseIterable {
         case everything, ring
 

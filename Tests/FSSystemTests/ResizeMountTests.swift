@@ -119,7 +119,7 @@ internal import Testing
                 Thread.sleep(forTimeInterval: 0.2)
             }
             try require(["touch", folder.path + "/stop"])
-            for writer in writers { #expect(writer.wait(seconds: 60).exitCode == 0) }
+            for writer in writers { #expect(writer.wait().exitCode == 0) }
             #expect(try AegisCommand.run("check", mount).exitCode == 0)
             try volume.unmount()
             #expect(try volume.check().exitCode == 0)

@@ -93,7 +93,7 @@ internal import Testing
     }
 
     @Test func birthAtAllocationIsCaught() throws {
-        for _ in 0..<5 where try run(.birthAtAllocation, seconds: 3) != nil { return }
+        for _ in 0..<40 where try run(.birthAtAllocation, seconds: 3) != nil { return }
         Issue.record("births given at allocation were not caught")
     }
 }

@@ -76,13 +76,13 @@ public enum AegisCommand {
     public static let path: String? = BuiltProgram.find("aegisfs", variable: "AEGISFS_BINARY")
 
     /// Runs `aegisfs ARGUMENTS`.
-    public static func run(_ arguments: String..., seconds: Double = 120) throws -> ProcessResult {
+    public static func run(_ arguments: String..., seconds: Double = 300) throws -> ProcessResult {
         try FSTestSupport.run([requirePath()] + arguments, seconds: seconds)
     }
 
     /// Runs `aegisfs ARGUMENTS`, which must succeed.
     @discardableResult
-    public static func require(_ arguments: String..., seconds: Double = 120) throws -> String {
+    public static func require(_ arguments: String..., seconds: Double = 300) throws -> String {
         try FSTestSupport.require([requirePath()] + arguments, seconds: seconds)
     }
 
@@ -165,7 +165,7 @@ public final class MountedVolume {
         let child = try ChildProcess(
             [AegisCommand.requirePath(), "mount", "--foreground", target, directory.path])
         daemon = child
-        let deadline = ContinuousClock.now + .seconds(60)
+        let deadline = ContinuousClock.now + .seconds(300)
         while !MountTable.isMounted(directory) {
             guard child.isRunning, ContinuousClock.now < deadline else {
                 throw ProcessFailure("no mount: \(child.wait(seconds: 1).errors)")

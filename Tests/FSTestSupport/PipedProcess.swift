@@ -59,7 +59,7 @@ public final class PipedProcess {
     }
 
     /// The next line it says.
-    public func readLine(seconds: Int32 = 60) throws -> String {
+    public func readLine(seconds: Int32 = 300) throws -> String {
         while true {
             if let end = buffer.firstIndex(of: 10) {
                 defer { buffer.removeFirst(end + 1) }
@@ -81,7 +81,7 @@ public final class PipedProcess {
         }
     }
 
-    public func ask(_ line: String, seconds: Int32 = 60) throws -> String {
+    public func ask(_ line: String, seconds: Int32 = 300) throws -> String {
         try send(line)
         let answer = try readLine(seconds: seconds)
         guard !answer.hasPrefix("error") else {

@@ -74,12 +74,20 @@ public final class ChildProcess {
         return status == nil
     }
 
+    /// Waits until the process has written something to its standard output, or has ended.
+    public func waitForOutput() {
+        var status = stat()
+        while isRunning, stat(outputFile.path + ".out", &status) != 0 || status.st_size == 0 {
+            usleep(2_000)
+        }
+    }
+
     public func signal(_ number: Int32) {
         if isRunning { kill(processID, number) }
     }
 
     /// Waits for the end, at most so long; then kills the process. Removes its output files.
-    public func wait(seconds: Double = 120) -> ProcessResult {
+    public func wait(seconds: Double = 300) -> ProcessResult {
         let deadline = ContinuousClock.now + .seconds(seconds)
         var pause: UInt32 = 500
         var isTimedOut = false
@@ -111,7 +119,7 @@ public final class ChildProcess {
 /// Runs a program to its end.
 public func run(
     _ arguments: [String], environment: [String: String] = [:], directory: URL? = nil,
-    seconds: Double = 120
+    seconds: Double = 300
 ) throws -> ProcessResult {
     try ChildProcess(arguments, environment: environment, directory: directory)
         .wait(seconds: seconds)
@@ -120,7 +128,7 @@ public func run(
 /// Runs a program that must succeed; returns its standard output.
 @discardableResult
 public func require(
-    _ arguments: [String], directory: URL? = nil, seconds: Double = 120
+    _ arguments: [String], directory: URL? = nil, seconds: Double = 300
 ) throws -> String {
     let result = try run(arguments, directory: directory, seconds: seconds)
     guard result.exitCode == 0, !result.isTimedOut else {

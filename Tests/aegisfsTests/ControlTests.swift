@@ -70,7 +70,7 @@ import Testing
         LineChannel(try ControlSocket.connect(path), limit: 1 << 20)
     }
     private func reply(_ channel: LineChannel) throws -> ControlReply {
-        let line = try channel.readLine(timeoutSeconds: 20)
+        let line = try channel.readLine(timeoutSeconds: 120)
         return try #require(JSONOutput.decode(ControlReply.self, from: line))
     }
     /// A line that `LineChannel` would not write.
@@ -113,7 +113,7 @@ import Testing
             #expect(try reply(deep).error?.failure.id == .badRequest)
             let long = try send([UInt8](repeating: UInt8(ascii: "x"), count: 200_000), path)
             #expect(try reply(long).error?.failure.id == .badRequest)
-            #expect(throws: LineChannel.ReadError.ended) { try long.readLine(timeoutSeconds: 20) }
+            #expect(throws: LineChannel.ReadError.ended) { try long.readLine(timeoutSeconds: 120) }
         }
     }
 
@@ -150,7 +150,7 @@ import Testing
         #expect(service.gate.passedCount == 1, "the request was still being carried out")
         opener.join()
         #expect(try reply(busy).type == .result)
-        #expect(throws: LineChannel.ReadError.ended) { try idle.readLine(timeoutSeconds: 20) }
+        #expect(throws: LineChannel.ReadError.ended) { try idle.readLine(timeoutSeconds: 120) }
         #expect(fileStatus(path) == nil)
         #expect(throws: Failure.self) { try ControlSocket.connect(path) }
     }
@@ -165,7 +165,7 @@ import Testing
             let start = ContinuousClock.now
             client = nil
             service.cancellation.waitForVisitor()
-            #expect(ContinuousClock.now - start < .seconds(1))
+            #expect(ContinuousClock.now - start < .seconds(15))
 
             let socket = try ControlSocket.connect(path)
             let line = Array("{\"command\":\"sync\"}\n".utf8)
@@ -185,7 +185,7 @@ import Testing
         service.gate.waitForVisitor()
         let start = ContinuousClock.now
         server.stop()
-        #expect(ContinuousClock.now - start < .seconds(1))
+        #expect(ContinuousClock.now - start < .seconds(15))
         #expect(try reply(client).type == .result, "what was found so far is still told")
     }
 

@@ -207,74 +207,88 @@ extension FileSystem {
 
     /// Lists a directory behind `cookie` (0 from the start) until `body` returns false, which means
     /// that the entry was not taken. `body` is called without locks held. With attributes, each
-    /// taken entry but "." and ".." holds a reference on its inode.
+    /// taken entry but "." and ".." holds a reference on its inode. `expecting` is about how many
+    /// entries the caller takes: what it does not take was looked up in vain.
     public func readDirectory(
         _ inode: InodeNumber, after cookie: UInt64, withAttributes: Bool,
+        expecting expected: Int = .max,
         _ body: (DirectoryEntry, Attributes?) -> Bool
     ) throws(FSError) {
+        var after = cookie
         let record = try directoryRecord(inode)
-        if cookie == 0 { noteAccess(inode, record) }
-        let dots: [(String, UInt64, UInt64)] = [
-            (".", Self.selfCookie, inode.rawValue),
-            ("..", Self.parentCookie, max(record.parent, 1)),
-        ]
-        for (name, dotCookie, number) in dots where cookie < dotCookie {
-            let attributes = withAttributes ? record.attributes(inode) : nil
-            let isTaken = Array(name.utf8).withView { view in
-                body(
-                    DirectoryEntry(
-                        name: view, inode: InodeNumber(number), kind: .directory,
-                        cookie: dotCookie), attributes)
-            }
-            if !isTaken { return }
-        }
-        var after = max(cookie, Self.parentCookie)
-        while true {
-            let batch = try self.batch(inode, after: after, withAttributes: withAttributes)
-            var taken = 0
-            var goesOn = true
-            for listed in batch.entries {
-                goesOn = batch.names.withView { names in
+        if cookie < Self.parentCookie {
+            if cookie == 0 { noteAccess(inode, record) }
+            let dots: [(String, UInt64, UInt64)] = [
+                (".", Self.selfCookie, inode.rawValue),
+                ("..", Self.parentCookie, max(record.parent, 1)),
+            ]
+            for (name, dotCookie, number) in dots where cookie < dotCookie {
+                let attributes = withAttributes ? record.attributes(inode) : nil
+                let isTaken = Array(name.utf8).withView { view in
                     body(
                         DirectoryEntry(
-                            name: names.slice(listed.name.lowerBound, listed.name.count),
-                            inode: listed.inode, kind: listed.kind, cookie: listed.cookie),
-                        listed.attributes)
+                            name: view, inode: InodeNumber(number), kind: .directory,
+                            cookie: dotCookie), attributes)
                 }
-                guard goesOn else { break }
-                taken += 1
-                after = listed.cookie
+                if !isTaken { return }
             }
-            if withAttributes {
-                for listed in batch.entries.dropFirst(taken) where listed.attributes != nil {
-                    release(listed.inode, count: 1)
+            after = Self.parentCookie
+        }
+        let batchSize = min(max(expected, 1), Batch.maximumSize)
+        var batch = Batch()
+        batch.entries.reserveCapacity(batchSize)
+        while true {
+            try fill(&batch, batchSize, inode, after: after, withAttributes: withAttributes)
+            let taken = batch.names.withView { names in
+                var start = 0
+                for (index, listed) in batch.entries.enumerated() {
+                    let entry = DirectoryEntry(
+                        name: names.slice(start, Int(listed.nameLength)), inode: listed.inode,
+                        kind: listed.kind, cookie: listed.cookie)
+                    start += Int(listed.nameLength)
+                    guard body(entry, withAttributes ? batch.attributes[index] : nil) else {
+                        return index
+                    }
                 }
+                return batch.entries.count
             }
-            if !goesOn || batch.isLast { return }
+            for index in batch.attributes.indices.dropFirst(taken)
+            where batch.attributes[index] != nil {
+                release(batch.entries[index].inode, count: 1)
+            }
+            guard taken == batch.entries.count, !batch.isLast, let last = batch.entries.last else {
+                return
+            }
+            after = last.cookie
         }
     }
 
+    /// Some entries as copied out of the tree.
     private struct Batch {
         struct Listed {
             var inode: InodeNumber
-            var kind: FileKind
             var cookie: UInt64
-            var name: Range<Int>
-            var attributes: Attributes?
+            var kind: FileKind
+            var nameLength: UInt8
         }
+        /// Few enough to stay in a processor's cache on their way.
+        static let maximumSize = 128
         var entries: [Listed] = []
+        /// The names of `entries`, one behind the other.
         var names: [UInt8] = []
+        /// Those of `entries`, if they were asked for.
+        var attributes: [Attributes?] = []
         var isLast = false
     }
 
-    /// Copies some entries out of the tree: about as many as a page of the kernel's takes, since what
-    /// it does not take was looked up in vain.
-    private func batch(
-        _ directory: InodeNumber, after cookie: UInt64, withAttributes: Bool
-    ) throws(FSError) -> Batch {
-        let batchSize = withAttributes ? 24 : 128
-        return try locks.shared(directory) { () throws(FSError) in
-            var batch = Batch()
+    private func fill(
+        _ batch: inout Batch, _ batchSize: Int, _ directory: InodeNumber, after cookie: UInt64,
+        withAttributes: Bool
+    ) throws(FSError) {
+        batch.entries.removeAll(keepingCapacity: true)
+        batch.names.removeAll(keepingCapacity: true)
+        batch.attributes.removeAll(keepingCapacity: true)
+        try locks.shared(directory) { () throws(FSError) in
             var position: Key? = Key(directory, .directoryEntry, cookie >> 4)
             let last = Key(directory, .directoryEntry, .max)
             try volume.reading { () throws(TreeFault) in
@@ -283,28 +297,24 @@ extension FileSystem {
                         (entry) throws(FSError) in
                         let own = DirectoryRecord.cookie(hash: key.offset, ordinal: entry.ordinal)
                         guard own > cookie else { return true }
-                        let start = batch.names.count
                         batch.names.append(entry.name)
                         batch.entries.append(
                             Batch.Listed(
-                                inode: entry.inode, kind: entry.kind, cookie: own,
-                                name: start..<batch.names.count))
+                                inode: entry.inode, cookie: own, kind: entry.kind,
+                                nameLength: UInt8(entry.name.count)))
                         return true
                     }
                     return batch.entries.count < batchSize
                 }
             }
             batch.isLast = position == nil
-            if withAttributes {
-                for index in batch.entries.indices {
-                    // A name whose inode is damaged is listed all the same, without attributes.
-                    let inode = batch.entries[index].inode
-                    guard let attributes = try? attributes(of: inode) else { continue }
-                    batch.entries[index].attributes = attributes
-                    references.retain(inode)
-                }
+            guard withAttributes else { return }
+            for listed in batch.entries {
+                // A name whose inode is damaged is listed all the same, without attributes.
+                let attributes = try? attributes(of: listed.inode)
+                if attributes != nil { references.retain(listed.inode) }
+                batch.attributes.append(attributes)
             }
-            return batch
         }
     }
 }

@@ -104,6 +104,7 @@ public final class Scrubber {
         if volume.isWritable { try volume.checkpoint() }
         if record.isWhole { record.totalBytes = max(volume.scrubbableBytes, record.doneBytes) }
         try store()
+        progress(record)
         if record.isWhole, record.tree == 0 {
             try volume.examineSuperblocks(heals: !isDryRun, &tally)
             volume.examineBitmap(heals: !isDryRun, &tally) { command() != .goOn }
