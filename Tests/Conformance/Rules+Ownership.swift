@@ -329,6 +329,15 @@ private func addPrivilegeRules(to table: inout RuleTable) {
         t.ok(t.chown("f", 5, 6))
         t.same(t.mode("f"), "2644")
     }
+    for (group, left) in [(User.bobsGroup, "644"), (User.sharedGroup, "2644")] {
+        table.rule("privileges chown: the group before it tells who keeps set-group-id \(left)") {
+            t in
+            t.file("f", owner: .alice, group: group)
+            t.ok(t.chmod("f", 0o6644))
+            t.by(.alice) { t.ok(t.chown("f", ~0, User.sharedGroup)) }
+            t.same(t.mode("f"), left)
+        }
+    }
     table.rule("privileges chown: a directory keeps set-group-id") { t in
         t.directory("d")
         t.ok(t.chmod("d", 0o6755))

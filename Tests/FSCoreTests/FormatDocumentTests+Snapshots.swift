@@ -19,6 +19,8 @@ extension FormatDocumentTests {
             uuid: VolumeUUID(high: 0x5152_5354_5556_5758, low: 0x595A_5B5C_5D5E_5F60), root: root)
         record.isDeleted = true
         record.isAutomatic = true
+        record.received = VolumeUUID(high: 0x8182_8384_8586_8788, low: 0x898A_8B8C_8D8E_8F90)
+        record.base = VolumeUUID(high: 0x9192_9394_9596_9798, low: 0x999A_9B9C_9D9E_9FA0)
         record.progress = Key(0x6162, .extent, 0x7172)
         var uuid: [UInt8] = []
         uuid += bytes(record.uuid)
@@ -31,6 +33,8 @@ extension FormatDocumentTests {
                 "created, nanoseconds": .number(0x191A_1B1C), "inodes": .number(0x2122_2324),
                 "promised blocks": .number(0x0132), "referenced blocks": .number(0x4142_4344),
                 "uuid": .bytes(uuid),
+                "received as": .bytes(bytes(try #require(record.received))),
+                "base": .bytes(bytes(try #require(record.base))),
                 "progress": .bytes(
                     littleEndian([0x6162]) + [ItemType.extent.rawValue] + littleEndian([0x7172])),
                 "root": .bytes(encoded(96) { root.encode(&$0) }),

@@ -123,7 +123,7 @@ import Testing
             for block in run.start.block..<next { counts[block, default: 0] += 1 }
         }
         var found: [ShareRecord] = []
-        tally.forEachWrong { record, block, count in
+        tally.forEachWrong { record, block, count, _ in
             #expect(counts[block] ?? 0 == count && count != Int(record.references))
             found.append(record)
         }

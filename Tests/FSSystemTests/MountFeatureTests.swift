@@ -42,6 +42,68 @@ internal import Testing
         }
     }
 
+    /// `mount -o remount,rw` of what was mounted read-only: at once a volume like any other; not while
+    /// another reads it, and not if its journal was replayed in memory only.
+    @Test(.enabled(if: TestMachine.canMount)) func readOnlyBecomesWritable() throws {
+        try withVolume(size: "128M") { volume, folder in
+            try becomesWritable(volume) { path in
+                let second = folder.appendingPathComponent("second").path
+                #expect(mkdir(second, 0o755) == 0)
+                try AegisCommand.require("mount", "--read-only", volume.target, second)
+                let refused = try AegisCommand.run("mount", "-o", "remount,rw", path)
+                #expect(refused.exitCode == 11, "\(refused.errors)")
+                #expect(mkdir(path + "/directory", 0o755) == -1 && errno == EROFS)
+                try AegisCommand.require("umount", second)
+            }
+        }
+    }
+    @Test(.enabled(if: TestMachine.canLoop)) func aReadOnlyDeviceBecomesWritable() throws {
+        try withLoopDevice(size: "128M") { device, folder in
+            let volume = try MountedVolume(device: device, in: folder)
+            defer { volume.cleanUp() }
+            try becomesWritable(volume) { path in
+                try require(["blockdev", "--setro", device])
+                let refused = try AegisCommand.run("mount", "-o", "remount,rw", path)
+                #expect(refused.exitCode != 0 && refused.errors.contains(device))
+                #expect(mkdir(path + "/directory", 0o755) == -1 && errno == EROFS)
+                try require(["blockdev", "--setrw", device])
+            }
+        }
+    }
+    private func becomesWritable(
+        _ volume: MountedVolume, refusals: (_ path: String) throws -> Void
+    ) throws {
+        try volume.mount()
+        let path = volume.directory.path
+        try Data("before".utf8).write(to: URL(fileURLWithPath: path + "/file"))
+        try volume.unmount()
+
+        try volume.mountInForeground(options: "ro")
+        let reader = open(path + "/file", O_RDONLY)
+        #expect(mkdir(path + "/directory", 0o755) == -1 && errno == EROFS)
+        try refusals(path)
+        try AegisCommand.require("mount", "-o", "remount,rw", path)
+        #expect(mkdir(path + "/directory", 0o755) == 0)
+        var byte: UInt8 = 0
+        #expect(pread(reader, &byte, 1, 2) == 1 && byte == UInt8(ascii: "f"))
+        close(reader)
+        let written = open(path + "/directory/new", O_RDWR | O_CREAT, 0o644)
+        #expect(write(written, "after", 5) == 5 && fsync(written) == 0)
+        close(written)
+        try volume.killDaemon()
+
+        // What the crash left in the journal is shown, and stays read-only.
+        try volume.mount(options: "ro")
+        #expect(try String(contentsOfFile: path + "/directory/new", encoding: .utf8) == "after")
+        let refused = try AegisCommand.run("mount", "-o", "remount,rw", path)
+        #expect(refused.exitCode == 1 && refused.errors.contains("journal to replay"))
+        try volume.unmount()
+        try volume.mount()
+        #expect(try String(contentsOfFile: path + "/file", encoding: .utf8) == "before")
+        try volume.unmount()
+        #expect(try volume.check().exitCode == 0)
+    }
+
     /// Two volumes at once; a bind mount of a part of one; names do not move between filesystems.
     @Test(.enabled(if: TestMachine.canMount)) func severalMounts() throws {
         try withVolume(size: "64M") { volume, folder in

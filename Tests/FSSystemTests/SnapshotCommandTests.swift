@@ -83,6 +83,62 @@ internal import Testing
         }
     }
 
+    /// Ranges, the tree of branches, and what a rule of retention keeps, with the space it says.
+    @Test(.enabled(if: TestMachine.canMount)) func rangesTreeAndPrune() throws {
+        try withVolume(size: "1G") { volume, _ in
+            try volume.mount()
+            let live = volume.directory.path
+            for number in 1...9 {
+                try shell("head -c 2000000 /dev/urandom > \(live)/file")
+                try AegisCommand.require("snapshot", "create", live, "s\(number)")
+            }
+            try AegisCommand.require("snapshot", "clone", live, "s5", "branch")
+            let tree = try AegisCommand.require(
+                "snapshot", "list", live, "--tree", "--no-header")
+            let lines = tree.split(separator: "\n").map(String.init)
+            #expect(lines.contains { $0.hasPrefix("s5 ") })
+            #expect(lines.contains { $0.hasPrefix("  branch ") })
+            #expect(lines.contains { $0.hasPrefix("  s6 ") })
+
+            // A range, with what it gives back; a held one in it is refused.
+            try AegisCommand.require("snapshot", "hold", live, "s3")
+            #expect(
+                try AegisCommand.run("snapshot", "delete", live, "s2..s4", "--yes").exitCode == 11)
+            try AegisCommand.require("snapshot", "release", live, "s3")
+            let plan = try AegisCommand.require(
+                "snapshot", "delete", live, "s2..s4", "--dry-run", "--exact")
+            #expect(plan.contains("would delete s2, s3, s4 (gives back"))
+            #expect(
+                try AegisCommand.run("snapshot", "delete", live, "s4..s2", "--yes").exitCode == 10)
+            try AegisCommand.require("snapshot", "delete", live, "s2..s4", "--yes", "--wait")
+            let left = try AegisCommand.require("snapshot", "list", live)
+            #expect(!left.contains("s3") && left.contains("s1") && left.contains("s5"))
+
+            // Rules: three newest, and a held one; the dry run changes nothing.
+            try AegisCommand.require("snapshot", "hold", live, "s1")
+            let arguments = ["snapshot", "prune", live, "--keep-last", "2"]
+            let dry = try require([AegisCommand.requirePath()] + arguments + ["--dry-run"])
+            #expect(dry.contains("s9  (last 1)") && dry.contains("s1  (held)"))
+            #expect(dry.contains("drop") && dry.contains("s7  (no rule keeps it)"))
+            #expect(try AegisCommand.require("snapshot", "list", live).contains("s7"))
+            #expect(try run([AegisCommand.requirePath()] + arguments).exitCode == 13)
+            try require([AegisCommand.requirePath()] + arguments + ["--yes"])
+            let kept = try AegisCommand.require("snapshot", "list", live, "--no-header")
+            let names = kept.split(separator: "\n").compactMap { $0.split(separator: " ").first }
+            #expect(Set(names) == ["s1", "s8", "s9", "branch", "(head)"])
+            #expect(try AegisCommand.run("snapshot", "prune", live).exitCode == 2)
+            try volume.unmount()
+
+            // As many of the oldest as it takes.
+            let free = try AegisCommand.require(
+                "snapshot", "prune", volume.target, "--free", "1M", "--dry-run", "--json")
+            #expect(free.contains("\"reasons\":[\"free\"]") && free.contains("enough is free"))
+            try AegisCommand.require(
+                "snapshot", "prune", volume.target, "--free", "1M", "--yes")
+            #expect(try volume.check().exitCode == 0)
+        }
+    }
+
     /// Killed right after the command said that it was done.
     @Test(.enabled(if: TestMachine.canMount)) func survivesAKill() throws {
         try withVolume(size: "1G") { volume, _ in

@@ -27,6 +27,23 @@ internal import Testing
         Issue.record("'\(name)' was not caught")
     }
 
+    /// Rule 6 for encoded extents: what is left of one that was cut is born anew.
+    @Test func partsThatKeepTheirBirthAreCaught() throws {
+        for seed in 101...120 as ClosedRange<UInt64> {
+            let device = MemoryBlockDevice(byteCount: 256 << 20)
+            _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+            var options = CrashRun.openOptions
+            options.compression = .codec(.lz4, level: 1)
+            options.brokenRules = .partsKeepTheirBirth
+            do {
+                let session = try SnapshotSession(seed: seed, device: device, options: options)
+                try session.run(250)
+                try session.finish()
+            } catch { return }
+        }
+        Issue.record("parts that keep their birth were not caught")
+    }
+
     @Test func sweepOfUndurableEntriesIsCaught() throws {
         for seed in 1...20 as ClosedRange<UInt64> {
             var options = CrashRun.openOptions

@@ -161,9 +161,12 @@ public final class MountedVolume {
     }
 
     /// Mounts with the daemon as a child, which `kill` may end at any time.
-    public func mountInForeground() throws {
+    public func mountInForeground(options: String? = nil) throws {
+        let extra = options.map { ["-o", $0] } ?? []
         let child = try ChildProcess(
-            [AegisCommand.requirePath(), "mount", "--foreground", target, directory.path])
+            [AegisCommand.requirePath(), "mount", "--foreground"] + extra + [
+                target, directory.path,
+            ])
         daemon = child
         let deadline = ContinuousClock.now + .seconds(300)
         while !MountTable.isMounted(directory) {

@@ -49,6 +49,10 @@ public final class SnapshotSession {
         profile.largestWrite = 64 << 10
         profile.largestOffset = 1 << 20
         profile.population = 60
+        if options.compression != .inherited {
+            profile.isCompressible = true
+            profile.largestWrite = 200 << 10
+        }
         let inside = inside
         self.options.duringCheckpoint = { inside.body?() }
         volume = try Volume.open(device, modules: .standard, options: self.options)

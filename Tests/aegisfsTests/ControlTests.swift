@@ -29,6 +29,9 @@ import Testing
             }
             return .done
         }
+        func stream(
+            _ request: ControlRequest, over channel: LineChannel, isCancelled: () -> Bool
+        ) throws(Failure) -> ControlReply { .done }
     }
     private final class Gate: @unchecked Sendable {
         private let lock = Mutex()

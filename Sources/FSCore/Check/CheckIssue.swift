@@ -21,6 +21,7 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case shareCountWrong = 1206
     case badBlockRecordBad = 1208
     case damageRecordBad = 1209
+    case bitmapCopyBad = 1210
     case remapRecordBad = 1220
     case remapUnreferenced = 1221
     case remapTargetMoved = 1222
@@ -36,6 +37,7 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case inodeUnreachable = 1308
     case orphanNotListed = 1309
     case orphanListWrong = 1310
+    case rootWrong = 1311
     // 1400: directories and names
     case directoryRecordBad = 1401
     case nameHashWrong = 1402
@@ -69,6 +71,7 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
     case segmentRecordBad = 1807
     // 1850: what modules store
     case moduleRecordBad = 1850
+    case settingBad = 1851
 
     public enum Severity: String, Sendable {
         /// Nothing is lost and nothing will be; a later repair tidies up.
@@ -170,6 +173,11 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
                 .error, "a bitmap block is damaged in all copies",
                 "The allocation bitmap of a region cannot be read. The region is closed to allocation; its files can be read. The bitmap can be rebuilt from the tree."
             )
+        case .bitmapCopyBad:
+            (
+                .warning, "one copy of a bitmap block is damaged",
+                "A block of the allocation bitmap fails its checksum in one of its places; the other copy is right and is used."
+            )
         case .blockNotAllocated:
             (
                 .fatal, "a block in use is not marked as allocated",
@@ -264,6 +272,11 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
             (
                 .error, "the orphan list names an inode that is no orphan",
                 "The list entry is useless; the next mount removes it."
+            )
+        case .rootWrong:
+            (
+                .fatal, "there is no root directory",
+                "The inode of the root directory is missing, or is no directory: nothing on the volume can be reached by a path."
             )
         case .directoryRecordBad:
             (
@@ -375,6 +388,11 @@ public enum CheckIssue: Int, CaseIterable, Sendable {
                 .warning, "a record of a module is damaged",
                 "A setting of the volume, or what a module remembers, cannot be read: its default counts. Set it again."
             )
+        case .settingBad:
+            (
+                .warning, "a setting of the volume cannot be what it is",
+                "A stored setting has a value that nobody can have set. Set it again."
+            )
         case .accessControlListBad:
             (
                 .error, "a stored ACL is not valid",
@@ -389,6 +407,8 @@ public struct CheckFinding: Sendable {
     public var issue: CheckIssue
     /// Where and what, one line.
     public var message: String
+    /// What a repair does about it; nothing, if nothing can be done.
+    var remedies: [Remedy] = []
     public var id: String { issue.id }
     public var severity: CheckIssue.Severity { issue.severity }
 }
@@ -413,6 +433,8 @@ public struct CheckReport: Sendable {
     /// Operations in the journal that the next mount brings into the trees.
     public var journaledOperations: UInt64 = 0
     public var dataBlocks: UInt64 = 0
+    /// Allocated blocks that nothing readable refers to, by region; only where something is unreadable.
+    var leakedRegions: [UInt64: ByteBuffer] = [:]
     /// False if the check was cancelled: the findings are those of the part that was looked at.
     public var isComplete = true
     public var isClean: Bool { isComplete && findings.isEmpty }

@@ -4,7 +4,9 @@ extension CheckRun {
     /// Of an encoded extent.
     func checkFeature(_ key: Key) {
         guard superblock.incompatible & DiskFormat.Incompatible.encodedExtents == 0 else { return }
-        report(.encodedWithoutFeature, "inode \(key.object), offset \(key.offset)")
+        report(
+            .encodedWithoutFeature, "inode \(key.object), offset \(key.offset)",
+            .feature(DiskFormat.Incompatible.encodedExtents))
     }
 
     // MARK: References against counts
@@ -13,17 +15,26 @@ extension CheckRun {
     func share(_ key: Key, _ value: ByteView) {
         do throws(FSError) {
             let record = try ShareRecord(key, decoding: value, layout: layout)
-            if !shares.add(record) { report(.shareRecordBad, "shares overlap at \(key.offset)") }
-        } catch { report(.shareRecordBad, "\(error)") }
+            if !shares.add(record) {
+                report(
+                    .shareRecordBad, "shares overlap at \(key.offset)", .delete(.volume, key))
+            }
+        } catch { report(.shareRecordBad, "\(error)", .delete(.volume, key)) }
     }
 
     func checkShares() {
-        for share in shares.records { mark(BlockRun(share.start, share.blocks), .blockUsedTwice) }
+        for share in shares.records {
+            mark(BlockRun(share.start, share.blocks), .blockUsedTwice, .share(share.key))
+        }
         guard !hasUnreadableNodes else { return }
-        shares.forEachWrong { record, block, found in
+        shares.forEachWrong { record, block, found, parts in
+            var remedies = parts.map { Remedy.put(.volume, $0.key, $0.encoded()) }
+            if parts.first?.start != record.start {
+                remedies.append(.delete(.volume, record.key))
+            }
             report(
                 .shareCountWrong,
-                "block \(block): \(record.references) recorded, \(found) found")
+                "block \(block): \(record.references) recorded, \(found) found", remedies)
         }
     }
 
@@ -33,43 +44,63 @@ extension CheckRun {
     func checkInodes(_ expected: TreeCounts, isDefault: Bool) {
         let root = InodeNumber.root.rawValue
         if inodes[root]?.hasRecord != true {
-            report(.inodeRecordBad, "the root directory is missing")
+            report(
+                .rootWrong, "the root directory is missing", change { .rebuildInode($0, root) })
+        } else if let facts = inodes[root], !facts.isDirectory {
+            report(.rootWrong, "the root is no directory", change { .rebuildInode($0, root) })
         }
         for (number, facts) in inodes.sorted(by: { $0.key < $1.key }) {
             if number % 1024 == 0, shouldStop() { return }
             guard facts.hasRecord else {
                 if facts.names > 0 {
                     report(
-                        .nameWithoutInode, "inode \(number), named by directory \(facts.namedBy)")
+                        .nameWithoutInode, "inode \(number), named by directory \(facts.namedBy)",
+                        change {
+                            withoutRecord.contains(number)
+                                ? .rebuildInode($0, number) : .names($0, number, .remove)
+                        })
                 }
                 continue
             }
-            let isDirectory = facts.mode & ModeBits.kind == FileKind.directory.modeBits
             if facts.namedKind != 0, FileKind(mode: facts.mode)?.rawValue != facts.namedKind {
-                report(.nameKindWrong, "inode \(number)")
+                report(
+                    .nameKindWrong, "inode \(number)", change { .names($0, number, .kind) })
             }
             if number == root {
                 if facts.linkCount != 2 + facts.subdirectories {
                     wrongLinks(number, facts, 2 + facts.subdirectories)
                 }
-                if facts.names > 0 { report(.directoryLoop, "the root directory has a name") }
+                if facts.names > 0 {
+                    report(
+                        .directoryLoop, "the root directory has a name",
+                        change { .names($0, number, .remove) })
+                }
                 continue
             }
             if facts.linkCount == 0 {
-                if facts.names > 0 { wrongLinks(number, facts, facts.names) }
-                if !orphans.contains(number) { report(.orphanNotListed, "inode \(number)") }
+                if facts.names > 0 {
+                    wrongLinks(
+                        number, facts, facts.isDirectory ? 2 + facts.subdirectories : facts.names)
+                } else if !orphans.contains(number) {
+                    report(
+                        .orphanNotListed, "inode \(number)",
+                        change { .put($0, Key(0, .orphan, number), []) })
+                }
                 continue
             }
             if facts.names == 0 {
-                report(.inodeUnreachable, "inode \(number)")
+                report(.inodeUnreachable, "inode \(number)", change { .attach($0, number) })
                 continue
             }
-            if isDirectory {
+            if facts.isDirectory {
                 if facts.names > 1 {
-                    report(.directoryLoop, "directory \(number) has \(facts.names) names")
-                }
-                if facts.parent != facts.namedBy {
-                    report(.directoryParentWrong, "directory \(number)")
+                    report(
+                        .directoryLoop, "directory \(number) has \(facts.names) names",
+                        change { .names($0, number, .keepOne) })
+                } else if facts.parent != facts.namedBy {
+                    report(
+                        .directoryParentWrong, "directory \(number)",
+                        change { .names($0, number, .record) })
                 }
                 if facts.linkCount != 2 + facts.subdirectories {
                     wrongLinks(number, facts, 2 + facts.subdirectories)
@@ -78,46 +109,57 @@ extension CheckRun {
                 wrongLinks(number, facts, facts.names)
             }
             if facts.foundNames != facts.recordedNames {
-                report(.nameNotRecorded, "inode \(number)")
+                report(
+                    .nameNotRecorded, "inode \(number)", change { .names($0, number, .record) })
             }
         }
         for orphan in orphans.sorted() where inodes[orphan]?.hasRecord != true {
-            report(.orphanListWrong, "inode \(orphan)")
+            report(
+                .orphanListWrong, "inode \(orphan)",
+                change { .delete($0, Key(0, .orphan, orphan)) })
         }
         checkConnection(root)
         if counts.inodes != expected.inodes {
             report(
                 isDefault ? .inodeCountWrong : .headCountsWrong,
-                "\(expected.inodes) recorded, \(counts.inodes) found")
+                "\(expected.inodes) recorded, \(counts.inodes) found", setCounts())
         }
         if counts.promised != expected.promised {
             report(
                 isDefault ? .promisedCountWrong : .headCountsWrong,
-                "\(expected.promised) recorded, \(counts.promised) found")
+                "\(expected.promised) recorded, \(counts.promised) found", setCounts())
         }
         if counts.referenced != expected.referenced {
             report(
                 .headCountsWrong,
-                "\(expected.referenced) blocks recorded, \(counts.referenced) found")
+                "\(expected.referenced) blocks recorded, \(counts.referenced) found",
+                setCounts())
         }
     }
 
+    private func setCounts() -> [Remedy] {
+        let counts = counts
+        return change { .counts($0, counts) }
+    }
+
     private func wrongLinks(_ inode: UInt64, _ facts: Facts, _ found: UInt32) {
-        report(.linkCountWrong, "inode \(inode): \(facts.linkCount) recorded, \(found) found")
+        report(
+            .linkCountWrong, "inode \(inode): \(facts.linkCount) recorded, \(found) found",
+            change { .inode($0, inode, .links(found)) })
     }
 
     /// That the way up from every directory ends at the root.
     private func checkConnection(_ root: UInt64) {
         var connected: Set<UInt64> = [root]
         for (number, facts) in inodes
-        where facts.hasRecord && facts.mode & ModeBits.kind == FileKind.directory.modeBits
-            && facts.names > 0
-        {
+        where facts.hasRecord && facts.isDirectory && facts.names > 0 {
             var way: Set<UInt64> = []
             var step = number
             while !connected.contains(step) {
                 guard way.insert(step).inserted else {
-                    report(.directoryLoop, "directory \(number)")
+                    report(
+                        .directoryLoop, "directory \(number)",
+                        change { .names($0, number, .remove) })
                     break
                 }
                 guard let next = inodes[step], next.names > 0 else { break }
@@ -137,7 +179,9 @@ extension CheckRun {
             do throws(FSError) {
                 bits = try leaf(region)
             } catch {
-                report(.bitmapUnreadable, "region \(region): \(error)")
+                report(
+                    .bitmapUnreadable, "region \(region): \(error)",
+                    .bitmap(region, marked ?? ByteBuffer(count: DiskFormat.blockSize)))
                 continue
             }
             if marked == nil, bits.view.isAllZero { continue }
@@ -169,14 +213,34 @@ extension CheckRun {
                 leaked += UInt64(extra.nonzeroBitCount)
             }
         }
+        if leaked > 0, hasUnreadableNodes { leakedRegions[region] = leakedBits(allocated, used) }
+        // Until everything is reached again, nothing is free that was not.
+        let right = missing > 0 || leaked > 0 ? ByteBuffer(copying: used.view) : used
+        if hasUnreadableNodes, missing > 0 {
+            for word in 0..<DiskFormat.blockSize / 8 {
+                right.bytes.store(
+                    allocated.view.u64(word * 8) | used.view.u64(word * 8), at: word * 8)
+            }
+        }
         if missing > 0 {
             report(
                 .blockNotAllocated,
-                "region \(region): \(missing) blocks, the first is \(example.missing)")
+                "region \(region): \(missing) blocks, the first is \(example.missing)",
+                .bitmap(region, right))
         }
         if leaked > 0, !hasUnreadableNodes {
             report(
-                .blockLeaked, "region \(region): \(leaked) blocks, the first is \(example.leaked)")
+                .blockLeaked, "region \(region): \(leaked) blocks, the first is \(example.leaked)",
+                .bitmap(region, right))
         }
+    }
+
+    private func leakedBits(_ allocated: ByteBuffer, _ used: ByteBuffer) -> ByteBuffer {
+        let leaked = ByteBuffer(count: DiskFormat.blockSize)
+        for word in 0..<DiskFormat.blockSize / 8 {
+            leaked.bytes.store(
+                allocated.view.u64(word * 8) & ~used.view.u64(word * 8), at: word * 8)
+        }
+        return leaked
     }
 }

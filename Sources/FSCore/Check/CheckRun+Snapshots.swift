@@ -25,7 +25,12 @@ extension CheckRun {
             switch key.type {
             case .share where key.object == 0: share(key, value)
             case .remap where key.object == 0: remap(key, value)
-            case .module where key.object == 0: _ = try ModuleRecord(key, decoding: value)
+            case .module where key.object == 0:
+                let record = try ModuleRecord(key, decoding: value)
+                if record.module == .settings, !Property.isPossible(setting: record) {
+                    report(
+                        .settingBad, "number \(record.number)", .delete(.volume, key))
+                }
             case .damage where key.object == 0: _ = try DamageRecord(key, decoding: value)
             case .badBlocks where key.object == 0:
                 _ = try BadBlockRecord(key, decoding: value, layout: layout)
@@ -34,8 +39,12 @@ extension CheckRun {
                     key, decoding: value, layout: layout)
             case .snapshotLabel:
                 let label = try SnapshotLabel(key, decoding: value)
-                if table.labels.updateValue(key.offset, forKey: label.name) != nil {
-                    report(.snapshotTreeWrong, "node \(key.offset) has another's name")
+                if let other = table.labels[label.name] {
+                    report(
+                        .snapshotTreeWrong, "node \(key.offset) has the name of node \(other)",
+                        .labelSnapshot(key.offset, label.name))
+                } else {
+                    table.labels[label.name] = key.offset
                 }
             case .segment:
                 table.owners[key.offset] = try SegmentRecord(key, decoding: value).owner
@@ -43,16 +52,18 @@ extension CheckRun {
                 table.entries.append(try DeadlistRecord(key, decoding: value, layout: layout))
             default:
                 report(
-                    .unknownItem, "volume tree, object \(key.object), type \(key.type.rawValue)")
+                    .unknownItem, "volume tree, object \(key.object), type \(key.type.rawValue)",
+                    .delete(.volume, key))
             }
         } catch {
             switch key.type {
-            case .module: report(.moduleRecordBad, "\(error)")
-            case .damage: report(.damageRecordBad, "\(error)")
-            case .badBlocks: report(.badBlockRecordBad, "\(error)")
-            case .snapshotLabel: report(.snapshotLabelBad, "\(error)")
-            case .deadlist: report(.deadlistRecordBad, "\(error)")
-            case .segment: report(.segmentRecordBad, "\(error)")
+            case .module: report(.moduleRecordBad, "\(error)", .delete(.volume, key))
+            case .damage: report(.damageRecordBad, "\(error)", .delete(.volume, key))
+            case .badBlocks: report(.badBlockRecordBad, "\(error)", .delete(.volume, key))
+            case .snapshotLabel:
+                report(.snapshotLabelBad, "\(error)", .labelSnapshot(key.offset, []))
+            case .deadlist: report(.deadlistRecordBad, "\(error)", .delete(.volume, key))
+            case .segment: report(.segmentRecordBad, "\(error)", .delete(.volume, key))
             default: report(.snapshotRecordBad, "\(error)")
             }
         }
@@ -93,15 +104,19 @@ extension CheckRun {
             var scope = Scope()
             scope.limit = epoch(of: record.parent)
             scope.isHead = record.kind == .head
+            scope.tree = record.kind == .head ? record.head : nil
             if table.isEnding(record) { scope.from = record.progress }
             if scope.from == .maximum || !scope.isHead && root.birth <= scope.limit { continue }
             counts = TreeCounts()
             inodes = [:]
             orphans = []
+            withoutRecord = []
             walk(root, scope)
             guard scope.isHead, !shouldStop() else { continue }
             tell("names")
             let isDefault = record.head == .head
+            self.scope.tree = record.head
+            defer { self.scope = Scope() }
             checkInodes(isDefault ? superblock.headCounts : record.counts, isDefault: isDefault)
         }
         checkDeadlists(records)
@@ -124,12 +139,16 @@ extension CheckRun {
                 created: superblock.written, counts: superblock.headCounts,
                 uuid: superblock.uuid)
         } else if !isAnnounced {
-            report(.snapshotTreeWrong, "there are snapshots, but the superblock knows of none")
+            report(
+                .snapshotTreeWrong, "there are snapshots, but the superblock knows of none",
+                .feature(DiskFormat.Incompatible.snapshots))
         }
         var heads: Set<UInt64> = []
         for record in table.records.values.sorted(by: { $0.id < $1.id }) {
-            func require(_ condition: Bool, _ detail: String) {
-                if !condition { report(.snapshotTreeWrong, "node \(record.id): \(detail)") }
+            func require(_ condition: Bool, _ detail: String, _ remedies: Remedy...) {
+                if !condition {
+                    report(.snapshotTreeWrong, "node \(record.id): \(detail)", remedies)
+                }
             }
             if record.parent != 0 {
                 table.children[record.parent, default: 0] += 1
@@ -141,8 +160,10 @@ extension CheckRun {
             }
             require(
                 record.id == SnapshotRecord.firstID || record.id < superblock.nextSnapshotID,
-                "an id of the future")
-            require(record.epoch < superblock.birthEpoch, "an epoch of the future")
+                "an id of the future", .snapshotID(record.id))
+            require(
+                record.epoch < superblock.birthEpoch, "an epoch of the future",
+                .epoch(BirthEpoch(record.epoch.rawValue + 1)))
             if record.kind == .head {
                 require(heads.insert(record.head.rawValue).inserted, "a head twice")
                 require((record.root == nil) == (record.head == .head), "root of a head")
@@ -158,7 +179,8 @@ extension CheckRun {
         }
         for (name, id) in table.labels where table.records[id] == nil {
             report(
-                .snapshotTreeWrong, "'\(String(decoding: name, as: UTF8.self))' names no snapshot")
+                .snapshotTreeWrong, "'\(String(decoding: name, as: UTF8.self))' names no snapshot",
+                .delete(.volume, SnapshotLabel.key(id)))
         }
     }
 
@@ -167,19 +189,23 @@ extension CheckRun {
     private func checkDeadlists(_ records: [SnapshotRecord]) {
         for (segment, owner) in table.owners {
             if table.records[owner] == nil || table.records[segment] != nil {
-                report(.segmentRecordBad, "segment \(segment) is said to be of node \(owner)")
+                report(
+                    .segmentRecordBad, "segment \(segment) is said to be of node \(owner)",
+                    .delete(.volume, Key(0, .segment, segment)))
             }
         }
         var held: [UInt64: [DeadlistRecord]] = [:]
         for entry in table.entries {
             let id = table.owners[entry.segment] ?? entry.segment
             guard let owner = table.records[id] else {
-                report(.deadlistWrong, "segment \(entry.segment) is nobody's")
+                report(
+                    .deadlistWrong, "segment \(entry.segment) is nobody's",
+                    .delete(.volume, entry.key))
                 continue
             }
             if entry.birth > epoch(of: owner.parent) {
                 // Garbage that the sweeper has not come to.
-                for _ in 0..<entry.references { markReference(entry.run) }
+                for _ in 0..<entry.references { markReference(entry.run, .deadlist(entry.key)) }
             } else {
                 held[id, default: []].append(entry)
             }
@@ -191,7 +217,9 @@ extension CheckRun {
             let entries = held[record.id] ?? []
             guard let parent = table.records[record.parent] else {
                 if let entry = entries.first {
-                    report(.deadlistWrong, "node \(record.id): block \(entry.run.start.block)")
+                    report(
+                        .deadlistWrong, "node \(record.id): block \(entry.run.start.block)",
+                        .deadlist(old: entries.map(\.key), new: []))
                 }
                 continue
             }
@@ -236,6 +264,7 @@ extension CheckRun {
             report(.nodeUnreadable, "\(error)")
             return
         }
+        let right = edges
         for entry in entries { add(entry.run, entry.birth, -Int(entry.references)) }
         edges.sort { ($0.birth, $0.at) < ($1.birth, $1.at) }
         var sum = 0
@@ -250,9 +279,35 @@ extension CheckRun {
             report(
                 .deadlistWrong,
                 "node \(record.id): block \(edge.at & BlockAddress.blockMask), born in "
-                    + "\(edge.birth.rawValue), is \(sum > 0 ? "missing" : "too often there")")
+                    + "\(edge.birth.rawValue), is \(sum > 0 ? "missing" : "too often there")",
+                .deadlist(old: entries.map(\.key), new: deadlist(of: record.id, right)))
             return
         }
+    }
+
+    /// The entries of a deadlist that says what the trees differ in.
+    private func deadlist(of node: UInt64, _ edges: [Edge]) -> [DeadlistRecord] {
+        var entries: [DeadlistRecord] = []
+        var sum = 0
+        let edges = edges.sorted { ($0.birth, $0.at) < ($1.birth, $1.at) }
+        for (index, edge) in edges.enumerated() {
+            sum += edge.delta
+            guard sum > 0, index + 1 < edges.count, edges[index + 1].birth == edge.birth else {
+                continue
+            }
+            var position = edge.at
+            let region = DiskLayout.regionBlocks
+            while position < edges[index + 1].at {
+                let end = min(edges[index + 1].at, (position / region + 1) * region)
+                entries.append(
+                    DeadlistRecord(
+                        segment: node, birth: edge.birth,
+                        run: BlockRun(BlockAddress(rawValue: position), end - position),
+                        references: UInt32(clamping: sum), death: superblock.sequence))
+                position = end
+            }
+        }
+        return entries
     }
 
     private struct Edge {

@@ -1,23 +1,28 @@
 /// One run of the checker: the walk. What it gathered is compared in `CheckRun+Comparison`.
 final class CheckRun {
-    private let device: any BlockDevice
+    let device: any BlockDevice
     private let modules: ModuleSet
     let superblock: Superblock
     let layout: DiskLayout
     let nodes: NodeStore
     private let nameHash: any NameHash
+    private let findingLimit: Int
     private let isCancelled: () -> Bool
     private let progress: (CheckProgress) -> Void
     let leaf: (UInt64) throws(FSError) -> ByteBuffer
 
     private(set) var result = CheckReport()
     var reachable: [UInt64: ByteBuffer] = [:]
+    /// Of these, nodes and the journal.
+    var metadata: [UInt64: ByteBuffer] = [:]
     var visitedBlocks: UInt64 = 0
     /// Of the state that is checked, and which of their sources something refers to.
     let remaps = RemapTable()
     var referredSources: [UInt64: ByteBuffer] = [:]
     var inodes: [UInt64: Facts] = [:]
     var orphans: Set<UInt64> = []
+    /// Inodes that have items, but no record that can be read.
+    var withoutRecord: Set<UInt64> = []
     /// Found in the head that is being walked.
     var counts = TreeCounts()
     var scope = Scope()
@@ -31,11 +36,19 @@ final class CheckRun {
         var from = Key.minimum
         /// All of it is looked at, to compare inodes with names.
         var isHead = false
+        /// Nil: of a snapshot, which cannot be changed.
+        var tree: TreeID?
+        var root: BlockAddress?
         /// Nodes of the parent's that were reached.
         var inherited: Set<UInt64> = []
     }
     /// Then what hangs on them cannot be reached, and is not leaked for that.
     var hasUnreadableNodes = false
+    /// Allocated blocks that nothing readable refers to, while there is something unreadable.
+    var leakedRegions: [UInt64: ByteBuffer] {
+        get { result.leakedRegions }
+        set { result.leakedRegions = newValue }
+    }
 
     /// What was gathered about one inode.
     struct Facts {
@@ -51,11 +64,13 @@ final class CheckRun {
         var namedBy: UInt64 = 0
         /// What the last name found says of the kind; 0 = no name.
         var namedKind: UInt8 = 0
+        var isDirectory: Bool { mode & ModeBits.kind == FileKind.directory.modeBits }
     }
 
     init(
         _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
-        _ isCancelled: @escaping () -> Bool, _ progress: @escaping (CheckProgress) -> Void,
+        _ findingLimit: Int, _ isCancelled: @escaping () -> Bool,
+        _ progress: @escaping (CheckProgress) -> Void,
         _ leaf: @escaping (UInt64) throws(FSError) -> ByteBuffer
     ) {
         // A volume in use translates for itself.
@@ -63,6 +78,7 @@ final class CheckRun {
         self.device = device
         self.modules = modules
         self.superblock = superblock
+        self.findingLimit = findingLimit
         self.isCancelled = isCancelled
         self.progress = progress
         self.leaf = leaf
@@ -74,10 +90,18 @@ final class CheckRun {
             cache: PageCache(byteLimit: 0), errors: ErrorLog())
     }
 
-    func report(_ issue: CheckIssue, _ message: String) {
-        if issue == .nodeUnreadable || issue == .extentRecordBad { hasUnreadableNodes = true }
-        if result.findings.count < Checker.maximumFindings {
-            result.findings.append(CheckFinding(issue: issue, message: message))
+    func report(_ issue: CheckIssue, _ message: String, _ remedies: Remedy...) {
+        report(issue, message, remedies)
+    }
+
+    func report(_ issue: CheckIssue, _ message: String, _ remedies: [Remedy]) {
+        switch issue {
+        case .nodeUnreadable, .keysOutOfRange, .extentRecordBad: hasUnreadableNodes = true
+        default: break
+        }
+        if result.findings.count < findingLimit {
+            result.findings.append(
+                CheckFinding(issue: issue, message: message, remedies: remedies))
         } else {
             result.omittedFindings += 1
         }
@@ -90,10 +114,13 @@ final class CheckRun {
     }
 
     func run() {
-        for run in superblock.journalExtents { mark(run, .blockUsedTwice) }
+        for run in superblock.journalExtents { mark(run, .blockUsedTwice, .journal) }
+        scope.tree = .volume
+        scope.root = superblock.volumeRoot.address
         walk(
             NodeValidator.Expectation(
                 pointer: superblock.volumeRoot, tree: .volume, lower: nil, upper: nil))
+        scope = Scope()
         checkTrees()
         if shouldStop() { return }
         checkShares()
@@ -107,6 +134,7 @@ final class CheckRun {
     /// Walks a tree of files.
     func walk(_ root: NodePointer, _ scope: Scope) {
         self.scope = scope
+        self.scope.root = root.address
         walk(NodeValidator.Expectation(pointer: root, tree: .files, lower: nil, upper: nil))
         finishInode()
         self.scope = Scope()
@@ -128,13 +156,17 @@ final class CheckRun {
             // Its parent's walk marks it. In a head its items are looked at here as well.
             guard scope.isHead else { return }
             isFresh = scope.inherited.insert(pointer.address.rawValue).inserted
-            if !isFresh { report(.nodeSharedTwice, "block \(pointer.address.block)") }
+            if !isFresh {
+                report(
+                    .nodeSharedTwice, "block \(pointer.address.block)", remedy(ofTwice: expected))
+            }
         } else if let upper = expected.upper, upper <= scope.from {
             return
         } else {
             for index in 0..<pointer.replicas.count {
                 if !mark(
-                    BlockRun(pointer.replicas[index], DiskFormat.blocksPerNode), .nodeSharedTwice)
+                    BlockRun(pointer.replicas[index], DiskFormat.blocksPerNode), .nodeSharedTwice,
+                    .node(expected))
                 {
                     isFresh = false
                 }
@@ -146,7 +178,7 @@ final class CheckRun {
         do throws(FSError) {
             page = try nodes.read(expected)
         } catch {
-            report(.nodeUnreadable, "\(expected.tree) tree: \(error)")
+            reportUnreadable(expected, error)
             return
         }
         if pointer.birth > scope.limit {
@@ -171,21 +203,6 @@ final class CheckRun {
         }
     }
 
-    /// `NodeStore.read` is content with one good copy; here each is looked at.
-    private func checkReplicas(_ expected: NodeValidator.Expectation) {
-        for index in 0..<expected.pointer.replicas.count {
-            let place = expected.pointer.replicas[index]
-            let buffer = ByteBuffer(count: DiskFormat.nodeSize)
-            let page = NodePage(buffer.bytes)
-            do throws(FSError) {
-                try device.read(into: buffer.bytes, at: place.block << 12)
-                guard page.sum(nodes.checksum) == expected.pointer.checksum else {
-                    throw .corrupt(Corruption(.node, at: place.block << 12, "checksum mismatch"))
-                }
-            } catch { report(.nodeReplicaBad, "\(error)") }
-        }
-    }
-
     // MARK: Items
 
     /// The inode whose items are being read; items of one inode follow each other.
@@ -207,7 +224,9 @@ final class CheckRun {
         guard scope.isHead else { return snapshotItem(key, value) }
         if key.object == 0 {
             guard key.type == .orphan, value.count == 0 else {
-                report(.unknownItem, "object 0, type \(key.type.rawValue)")
+                report(
+                    .unknownItem, "object 0, type \(key.type.rawValue)",
+                    change { .delete($0, key) })
                 return
             }
             orphans.insert(key.offset)
@@ -226,17 +245,21 @@ final class CheckRun {
             case .directoryEntry: try names(key, value)
             case .extent: try extent(key, value)
             default:
-                report(.unknownItem, "inode \(key.object), type \(key.type.rawValue)")
+                report(
+                    .unknownItem, "inode \(key.object), type \(key.type.rawValue)",
+                    change { .delete($0, key) })
             }
         } catch {
             switch key.type {
             case .inode:
                 recordIsBad = true
-                report(.inodeRecordBad, "\(error)")
-            case .attribute: report(.attributeRecordBad, "\(error)")
-            case .link: report(.linkRecordBad, "\(error)")
-            case .directoryEntry: report(.directoryRecordBad, "\(error)")
-            default: report(.extentRecordBad, "\(error)")
+                report(.inodeRecordBad, "\(error)", change { .rebuildInode($0, key.object) })
+            case .attribute:
+                report(.attributeRecordBad, "\(error)", change { .deleteAttribute($0, key) })
+            case .link: report(.linkRecordBad, "\(error)", change { .delete($0, key) })
+            case .directoryEntry:
+                report(.directoryRecordBad, "\(error)", change { .delete($0, key) })
+            default: report(.extentRecordBad, "\(error)", change { .loseExtent($0, key) })
             }
         }
     }
@@ -266,7 +289,9 @@ final class CheckRun {
             result.files += 1
         }
         if key.object >= superblock.inodeCeiling {
-            report(.inodeNumberTooHigh, "inode \(key.object), ceiling \(superblock.inodeCeiling)")
+            report(
+                .inodeNumberTooHigh, "inode \(key.object), ceiling \(superblock.inodeCeiling)",
+                .inodeCeiling(key.object))
         }
         var facts = inodes[key.object] ?? Facts()
         facts.hasRecord = true
@@ -291,29 +316,40 @@ final class CheckRun {
         hasAttributes = true
         let chunk = key.offset & 0xFF
         guard chunk > 0 else {
-            if attributeRest != 0 { report(.attributeChunksWrong, "inode \(key.object)") }
+            if attributeRest != 0 { reportChunks(key.object) }
             let first = try AttributeRecord(decoding: value, inode: key.object)
             attributeRest = first.valueLength - first.firstBytes.count
             attributeChunk = key.offset
             if (hash(first.name) >> 8) << 16 != key.offset & ~0xFFFF {
-                report(.attributeRecordBad, "inode \(key.object): a name under the wrong hash")
+                report(
+                    .attributeRecordBad, "inode \(key.object): a name under the wrong hash",
+                    change { .placeAttribute($0, key) })
             }
             let name = String(decoding: first.name.toArray(), as: UTF8.self)
             if name.hasPrefix("system.posix_acl_"), attributeRest == 0,
                 (try? AccessControlList(decoding: first.firstBytes)) == nil
             {
-                report(.accessControlListBad, "inode \(key.object): \(name)")
+                report(
+                    .accessControlListBad, "inode \(key.object): \(name)",
+                    change { .deleteAttribute($0, key) })
             }
             return
         }
         let part = try AttributeRecord.continuation(value, inode: key.object)
         guard key.offset == attributeChunk + 1, part.count <= attributeRest else {
-            report(.attributeChunksWrong, "inode \(key.object)")
+            report(
+                .attributeChunksWrong, "inode \(key.object)", change { .deleteAttribute($0, key) })
             attributeRest = 0
             return
         }
         attributeChunk = key.offset
         attributeRest -= part.count
+    }
+
+    /// The attribute that ended before.
+    private func reportChunks(_ inode: UInt64) {
+        let key = Key(inode, .attribute, attributeChunk)
+        report(.attributeChunksWrong, "inode \(inode)", change { .deleteAttribute($0, key) })
     }
 
     private func link(_ key: Key, _ value: ByteView) throws(FSError) {
@@ -330,17 +366,22 @@ final class CheckRun {
     private func names(_ key: Key, _ value: ByteView) throws(FSError) {
         if let record, !record.isDirectory {
             report(
-                .contentOfWrongKind, "inode \(key.object): names in something else than a directory"
-            )
+                .contentOfWrongKind,
+                "inode \(key.object): names in something else than a directory",
+                change { .delete($0, key) })
         }
         var seen: Set<[UInt8]> = []
         try DirectoryRecord.forEach(value, directory: key.object) { (entry) throws(FSError) in
             entries += 1
             if hash(entry.name) != key.offset {
-                report(.nameHashWrong, "directory \(key.object): \(Self.shown(entry.name))")
+                report(
+                    .nameHashWrong, "directory \(key.object): \(Self.shown(entry.name))",
+                    change { .rehashEntry($0, key, ordinal: entry.ordinal) })
             }
             if !seen.insert(entry.name.toArray()).inserted {
-                report(.duplicateName, "directory \(key.object): \(Self.shown(entry.name))")
+                report(
+                    .duplicateName, "directory \(key.object): \(Self.shown(entry.name))",
+                    change { .removeEntry($0, key, ordinal: entry.ordinal) })
             }
             var facts = inodes[entry.inode.rawValue] ?? Facts()
             facts.names &+= 1
@@ -363,11 +404,15 @@ final class CheckRun {
         let extent = try ExtentRecord(decoding: value, inode: key.object, layout: layout)
         let start = key.offset >> 12
         if key.offset & 4095 != 0 || start > (1 << 52) - UInt64(extent.blocks) {
-            report(.extentRecordBad, "inode \(key.object): extent at offset \(key.offset)")
+            report(
+                .extentRecordBad, "inode \(key.object): extent at offset \(key.offset)",
+                change { .salvageExtent($0, key) })
             return
         }
         if start < extentEnd {
-            report(.extentsOverlap, "inode \(key.object), offset \(key.offset)")
+            report(
+                .extentsOverlap, "inode \(key.object), offset \(key.offset)",
+                change { .salvageExtent($0, key) })
         }
         extentEnd = start + UInt64(extent.blocks)
         blocks += extent.heldBlocks
@@ -381,18 +426,24 @@ final class CheckRun {
     func markData(_ extent: ExtentRecord, _ key: Key) {
         guard extent.kind == .data else { return }
         if superblock.birthEpoch < extent.birth {
-            report(.extentFromFuture, "inode \(key.object), offset \(key.offset)")
+            var extent = extent
+            extent.birth = superblock.birthEpoch
+            report(
+                .extentFromFuture, "inode \(key.object), offset \(key.offset)",
+                change { .put($0, key, extent.encoded()) })
         }
         guard extent.birth > scope.limit, key >= scope.from else { return }
         for index in 0..<extent.replicas.count {
             result.dataBlocks += UInt64(extent.storedBlocks)
-            markReference(extent.storedRun(index))
+            markReference(
+                extent.storedRun(index),
+                .extent(scope.tree, key, isOnly: extent.replicas.count == 1))
         }
     }
 
     /// Counts a reference to blocks. Shared ones are marked once, with their record.
-    func markReference(_ run: BlockRun) {
-        shares.count(run) { if !$1 { mark($0, .blockUsedTwice) } }
+    func markReference(_ run: BlockRun, _ owner: BlockOwner) {
+        shares.count(run) { if !$1 { mark($0, .blockUsedTwice, owner) } }
     }
 
     /// Compares an inode's record with its own items.
@@ -400,25 +451,45 @@ final class CheckRun {
         guard let inode = current else { return }
         current = nil
         guard let record else {
-            if !recordIsBad { report(.itemWithoutInode, "inode \(inode)") }
+            if !recordIsBad {
+                report(
+                    .itemWithoutInode, "inode \(inode)",
+                    change {
+                        inode < InodeNumber.limit
+                            ? .rebuildInode($0, inode) : .deleteInode($0, inode)
+                    })
+            }
+            withoutRecord.insert(inode)
             return
         }
-        if attributeRest != 0 { report(.attributeChunksWrong, "inode \(inode)") }
+        if attributeRest != 0 { reportChunks(inode) }
         if hasAttributes, !record.mayHaveAttributes {
-            report(.attributeHintWrong, "inode \(inode)")
+            report(
+                .attributeHintWrong, "inode \(inode)", change { .inode($0, inode, .hasAttributes) })
         }
         if record.blocks != blocks {
-            report(.blockCountWrong, "inode \(inode): \(record.blocks) recorded, \(blocks) found")
+            let blocks = blocks
+            report(
+                .blockCountWrong, "inode \(inode): \(record.blocks) recorded, \(blocks) found",
+                change { .inode($0, inode, .blocks(blocks)) })
         }
         if record.isDirectory, record.size != entries {
-            report(.directorySizeWrong, "inode \(inode): \(record.size) recorded, \(entries) found")
+            let entries = entries
+            report(
+                .directorySizeWrong, "inode \(inode): \(record.size) recorded, \(entries) found",
+                change { .inode($0, inode, .size(entries)) })
         }
         let expected = record.content == .inline ? Int(record.size) : 0
         if inlineBytes != expected {
-            report(.inlineDataWrong, "inode \(inode): \(inlineBytes) bytes instead of \(expected)")
+            let bytes = UInt64(inlineBytes)
+            report(
+                .inlineDataWrong, "inode \(inode): \(bytes) bytes instead of \(expected)",
+                change { .inode($0, inode, .inlineSize(bytes)) })
         }
         if hasExtents, record.kind != .regular || record.content == .inline {
-            report(.contentOfWrongKind, "inode \(inode): extents")
+            report(
+                .contentOfWrongKind, "inode \(inode): extents",
+                change { .salvageExtents($0, inode: inode) })
         }
     }
 }

@@ -16,20 +16,42 @@ public enum Checker {
         _ device: any BlockDevice, modules: ModuleSet,
         isCancelled: () -> Bool = { false }, progress: (CheckProgress) -> Void = { _ in }
     ) throws(FSError) -> CheckReport {
+        try check(
+            device, modules: modules, limit: maximumFindings, isCancelled: isCancelled,
+            progress: progress)
+    }
+
+    /// - Parameter limit: so many findings are told; the rest is counted.
+    static func check(
+        _ device: any BlockDevice, modules: ModuleSet, limit: Int,
+        isCancelled: () -> Bool = { false }, progress: (CheckProgress) -> Void = { _ in }
+    ) throws(FSError) -> CheckReport {
         let superblock = try SuperblockStore.newest(device, modules: modules)
         let layout = superblock.layout
         let store = BitmapStore(
             device: device, checksum: modules.requiredChecksum(superblock.checksumKind),
             geometry: VolumeGeometry(layout), root: superblock.bitmapRoot, errors: ErrorLog())
         var findings = superblockFindings(device, modules: modules)
+        store.badCopies { description, block in
+            findings.append(
+                CheckFinding(
+                    issue: .bitmapCopyBad, message: "\(description), block \(block)",
+                    remedies: [.bitmapCopies]))
+        }
         var operations: UInt64 = 0
         do throws(FSError) {
             if let contents = try journalContents(device, modules, superblock) {
                 operations = contents.operationCount
                 findings += journalFindings(contents, superblock)
             }
-        } catch { findings.append(CheckFinding(issue: .journalDamaged, message: "\(error)")) }
-        var report = withRun(device, modules, superblock, findings, isCancelled, progress) {
+        } catch {
+            findings.append(
+                CheckFinding(
+                    issue: .journalDamaged, message: "\(error)", remedies: [.journal]))
+        }
+        var report = withRun(
+            device, modules, superblock, findings, limit, isCancelled, progress
+        ) {
             (region) throws(FSError) in try store.leaf(ofRegion: region)
         }
         report.journaledOperations = operations
@@ -51,14 +73,17 @@ public enum Checker {
     ) -> [CheckFinding] {
         var findings: [CheckFinding] = []
         if let damage = contents.damage {
-            findings.append(CheckFinding(issue: .journalDamaged, message: damage.detail))
+            findings.append(
+                CheckFinding(
+                    issue: .journalDamaged, message: damage.detail, remedies: [.journal]))
         }
         if contents.newestSequence > superblock.sequence {
             findings.append(
                 CheckFinding(
                     issue: .superblockLost,
                     message: "the journal names sequence \(contents.newestSequence.rawValue), the "
-                        + "newest readable one is \(superblock.sequence.rawValue)"))
+                        + "newest readable one is \(superblock.sequence.rawValue)",
+                    remedies: [.journal]))
         }
         return findings
     }
@@ -72,7 +97,8 @@ public enum Checker {
         defer { volume.leave(view.token) }
         let copies = superblockFindings(volume)
         return withRun(
-            volume.device, volume.modules, view.superblock, copies, isCancelled, progress
+            volume.device, volume.modules, view.superblock, copies, maximumFindings, isCancelled,
+            progress
         ) { (region) throws(FSError) in
             guard let result = view.leaves[region] else {
                 return ByteBuffer(count: DiskFormat.blockSize)
@@ -83,13 +109,16 @@ public enum Checker {
 
     private static func withRun(
         _ device: any BlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
-        _ copies: [CheckFinding], _ isCancelled: () -> Bool, _ progress: (CheckProgress) -> Void,
+        _ copies: [CheckFinding], _ limit: Int, _ isCancelled: () -> Bool,
+        _ progress: (CheckProgress) -> Void,
         leaf: @escaping (UInt64) throws(FSError) -> ByteBuffer
     ) -> CheckReport {
         withoutActuallyEscaping(isCancelled) { isCancelled in
             withoutActuallyEscaping(progress) { progress in
-                let run = CheckRun(device, modules, superblock, isCancelled, progress, leaf)
-                for finding in copies { run.report(finding.issue, finding.message) }
+                let run = CheckRun(device, modules, superblock, limit, isCancelled, progress, leaf)
+                for finding in copies {
+                    run.report(finding.issue, finding.message, finding.remedies)
+                }
                 run.run()
                 return run.result
             }

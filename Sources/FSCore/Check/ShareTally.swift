@@ -36,7 +36,11 @@ struct ShareTally {
     }
 
     /// Hands out records whose count is not what was found, with a block as example.
-    func forEachWrong(_ body: (ShareRecord, _ block: UInt64, _ found: Int) -> Void) {
+    ///
+    /// - Parameter body: also gets what the records should be in its place.
+    func forEachWrong(
+        _ body: (ShareRecord, _ block: UInt64, _ found: Int, _ right: [ShareRecord]) -> Void
+    ) {
         // Ends before beginnings, so that none of a record is left when the next one begins.
         let edges = edges.sorted { ($0.at, $0.delta) < ($1.at, $1.delta) }
         var next = 0
@@ -44,6 +48,7 @@ struct ShareTally {
             var found = 0
             var position = record.start.rawValue
             var wrong: (block: UInt64, found: Int)?
+            var right: [ShareRecord] = []
             while position < record.end {
                 while next < edges.count, edges[next].at <= position {
                     found += Int(edges[next].delta)
@@ -52,12 +57,22 @@ struct ShareTally {
                 if wrong == nil, found != Int(record.references) {
                     wrong = (BlockAddress(rawValue: position).block, found)
                 }
+                let start = position
                 position = next < edges.count ? min(edges[next].at, record.end) : record.end
+                guard found >= 2, position > start else { continue }
+                let part = ShareRecord(
+                    start: BlockAddress(rawValue: start), blocks: position - start,
+                    references: UInt32(clamping: found))
+                if let last = right.last, last.canJoin(part) {
+                    right[right.count - 1].blocks += part.blocks
+                } else {
+                    right.append(part)
+                }
             }
             while next < edges.count, edges[next].at <= record.end, edges[next].delta < 0 {
                 next += 1
             }
-            if let wrong { body(record, wrong.block, wrong.found) }
+            if let wrong { body(record, wrong.block, wrong.found, right) }
         }
     }
 }

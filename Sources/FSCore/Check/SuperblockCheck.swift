@@ -19,13 +19,14 @@ extension Checker {
                 return CheckFinding(
                     issue: .superblockCopyBad,
                     message: "block \(copy.block): sequence \(superblock.sequence.rawValue) is "
-                        + "older than it must be")
+                        + "older than it must be", remedies: [.superblocks])
             case .failure(let error):
                 // Format writes sequence 1, and so one pair only.
                 if newest?.sequence.rawValue == 1, copy.pair != 1 { return nil }
                 let what = copy.isAbsent ? "there is none" : error.description
                 return CheckFinding(
-                    issue: .superblockCopyBad, message: "block \(copy.block): \(what)")
+                    issue: .superblockCopyBad, message: "block \(copy.block): \(what)",
+                    remedies: [.superblocks])
             }
         }
     }

@@ -15,10 +15,12 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
     private let size: Atomic<UInt64>
     public let sectorSize: Int
     public let name: String
-    public let isReadOnly: Bool
+    public var isReadOnly: Bool { !writable.load(ordering: .acquiring) }
+    private let writable: Atomic<Bool>
     public let isBlockDevice: Bool
 
     private let descriptor: Int32
+    private let isLocked: Bool
     private let lock = Mutex()
     private var isOpen = true
     /// Goes past the page cache (O_DIRECT); opened when it is first needed. −1: there is no such thing.
@@ -41,7 +43,8 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
             throw .device(.open, errno: kind == S_IFDIR ? EISDIR : EINVAL, offset: 0)
         }
         isBlockDevice = kind == S_IFBLK
-        isReadOnly = access == .readOnly
+        writable = Atomic(access == .readWrite)
+        isLocked = lock
         name = path
         var flags = O_CLOEXEC | (access == .readOnly ? O_RDONLY : O_RDWR)
         if isBlockDevice, access == .readWrite, lock { flags |= O_EXCL }
@@ -92,6 +95,41 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
             direct = -1
             isOpen = false
         }
+    }
+
+    /// Opens what was opened for reading for writing, too; reads go on meanwhile. Throws
+    /// `.device(.open, errno:)` as `init` does, and then nothing has changed.
+    public func allowWriting() throws(FSError) {
+        guard isReadOnly else { return }
+        try lock.withLock { () throws(FSError) in
+            guard isOpen else { throw .device(.open, errno: EBADF, offset: 0) }
+            let exclusive = isBlockDevice && isLocked ? O_EXCL : 0
+            try replace(descriptor, O_RDWR | exclusive)
+            if isLocked, flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+                let error = FSError.device(.open, errno: errno, offset: 0)
+                try replace(descriptor, O_RDONLY)
+                _ = flock(descriptor, LOCK_SH | LOCK_NB)
+                throw error
+            }
+            if let direct, direct >= 0 { try replace(direct, O_RDWR | directAccessFlag) }
+            writable.store(true, ordering: .releasing)
+        }
+    }
+
+    /// Has a descriptor stand for a new opening of its file; a lock of the old one is gone.
+    private func replace(_ number: Int32, _ flags: Int32) throws(FSError) {
+        let opened = unsafe open("/proc/self/fd/\(number)", flags | O_CLOEXEC)
+        guard opened >= 0 else { throw .device(.open, errno: errno, offset: 0) }
+        defer { Glibc.close(opened) }
+        var isWriteProtected: Int32 = 0
+        if isBlockDevice { _ = unsafe ioctl(opened, Self.blkReadOnlyGet, &isWriteProtected) }
+        guard isWriteProtected == 0 || flags & O_ACCMODE == O_RDONLY else {
+            throw .device(.open, errno: EROFS, offset: 0)
+        }
+        guard dup2(opened, number) >= 0 else {
+            throw .device(.open, errno: errno, offset: 0)
+        }
+        _ = fcntl(number, F_SETFD, FD_CLOEXEC)
     }
 
     public func resize(to bytes: UInt64) throws(FSError) {

@@ -164,7 +164,9 @@ extension FileMap {
         var part = part
         record.blocks += part.heldBlocks
         transaction.referencedDelta += Int64(part.heldBlocks)
-        part.birth = transaction.epoch(in: volume)
+        if !volume.options.brokenRules.contains(.partsKeepTheirBirth) {
+            part.birth = transaction.epoch(in: volume)
+        }
         if volume.options.brokenRules.contains(.partsNotReferenced) { return part }
         for index in 0..<part.replicas.count { transaction.reference(part.storedRun(index)) }
         return part

@@ -53,11 +53,12 @@ extension FileSystem {
                 try updateAccessACL(of: inode, &record, transaction)
             }
             if changes.isChown {
-                record.userID = changes.userID ?? record.userID
-                record.groupID = changes.groupID ?? record.groupID
+                // Who is in the group that the file had keeps set-group-id, whatever the new one.
                 if changes.mode == nil, !record.isDirectory {
                     dropPrivileges(&record, by: changes.user)
                 }
+                record.userID = changes.userID ?? record.userID
+                record.groupID = changes.groupID ?? record.groupID
                 try dropCapability(of: inode, record, transaction)
             }
             if let time = changes.accessTime { record.accessTime = time.resolve(now) }

@@ -19,7 +19,7 @@ final class OrphanSet: @unchecked Sendable {
 
 extension FileSystem {
     /// Items that one transaction of a clean-up takes away.
-    private static let reclaimBatch = 96
+    static let reclaimBatch = 96
     /// Blocks, where each of them may be on its own in the volume tree (`Volume.hasItemsOfBlocks`): with
     /// at most 100 bytes for each a transaction fits into a record of the smallest journal.
     private static let reclaimBlocks: UInt64 = 2048

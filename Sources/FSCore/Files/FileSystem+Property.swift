@@ -116,6 +116,20 @@ public struct Property: Sendable {
         }
     }
 
+    /// Whether a stored setting has a value that it can be set to. One that a later version has made is
+    /// not for us to judge.
+    static func isPossible(setting record: ModuleRecord) -> Bool {
+        for property in all {
+            guard case .volume(record.number, let show, let parse, _) = property.place else {
+                continue
+            }
+            guard record.payload.count == 8 else { return false }
+            let value = record.payload.withView { $0.u64(0) }
+            return parse(show(value)) == value
+        }
+        return true
+    }
+
     /// The property behind an extended attribute; nil if the name has not our prefix. Throws
     /// `.noSuchAttribute` if it has, and no property this name.
     static func named(byAttribute name: ByteView) throws(FSError) -> Property? {

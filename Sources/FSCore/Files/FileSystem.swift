@@ -94,7 +94,7 @@ public final class FileSystem: @unchecked Sendable {
     }
 
     /// The record of an inode; `.stale` if there is none.
-    func record(
+    package func record(
         of inode: InodeNumber, in transaction: Transaction? = nil
     ) throws(FSError) -> InodeRecord {
         let record = try value(Key(inode, .inode), in: transaction) {

@@ -135,6 +135,20 @@ package struct DirectoryRecord {
         return record
     }
 
+    /// The record with entries changed, and without those for which `body` returns false; empty when
+    /// none is left.
+    static func rewriting(
+        _ value: ByteView, directory: UInt64, _ body: (inout Entry) -> Bool
+    ) throws(FSError) -> [UInt8] {
+        var record: [UInt8] = [1, 0]
+        try forEach(value, directory: directory) { (entry) throws(FSError) in
+            var entry = entry
+            if body(&entry) { append(entry, to: &record) }
+            return true
+        }
+        return record[1] == 0 ? [] : record
+    }
+
     private static func append(_ entry: Entry, to record: inout [UInt8]) {
         record[1] += 1
         record.append(littleEndian: entry.inode.rawValue)

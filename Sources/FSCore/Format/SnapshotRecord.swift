@@ -14,7 +14,8 @@
 ///     56   promised blocks    u64
 ///     64   referenced blocks  u64  held or promised, as its inodes count them
 ///     72   uuid               16
-///     88   reserved           32   for what it was received as, and upon which base
+///     88   received as        16   uuid of the snapshot that it is, or becomes, a copy of; zeros: none
+///     104  base               16   uuid of the snapshot upon which it was received; zeros: none
 ///     120  progress           17   key up to which the blocks of a deleted one were freed
 ///     137  reserved           7
 ///     144  root               node pointer, zero-padded to 96; zeros: of the default head, whose root
@@ -42,6 +43,11 @@ public struct SnapshotRecord: Equatable, Sendable {
     public var created: Timestamp
     public var counts: TreeCounts
     public var uuid: VolumeUUID
+    /// The snapshot, of this or another volume, that a received one is a copy of; a head that has it is
+    /// being received.
+    public var received: VolumeUUID?
+    /// The snapshot upon which that was sent.
+    public var base: VolumeUUID?
     public var progress = Key.minimum
     public var root: NodePointer?
 
@@ -85,7 +91,8 @@ public struct SnapshotRecord: Equatable, Sendable {
         counts = TreeCounts(
             inodes: try reader.u64(), promised: try reader.u64(), referenced: try reader.u64())
         uuid = try VolumeUUID(&reader)
-        try reader.reserved(32)
+        received = VolumeUUID.present(try VolumeUUID(&reader))
+        base = VolumeUUID.present(try VolumeUUID(&reader))
         let object = try reader.u64()
         let type = ItemType(rawValue: try reader.u8())
         progress = Key(object, type, try reader.u64())
@@ -104,7 +111,15 @@ public struct SnapshotRecord: Equatable, Sendable {
         try reader.require(head.rawValue <= id, "head of a later node")
         try reader.require(kind == .snapshot || epoch.rawValue == 0, "epoch of a head")
         try reader.require(counts.areSane(layout), "counts")
+        try reader.require(received != nil || base == nil, "a base without a copy")
     }
+
+    /// By this a stream knows a snapshot, on whichever volume.
+    public var identity: VolumeUUID { received ?? uuid }
+    /// A head that a stream is filling.
+    package var isBeingReceived: Bool { kind == .head && received != nil }
+    /// A head without a root begins empty: with a root directory that is as old as it is.
+    var beginsEmpty: Bool { kind == .head && root == nil && parent == 0 && head.rawValue == id }
 
     package func encoded() -> [UInt8] {
         let buffer = ByteBuffer(count: Self.byteCount)
@@ -123,7 +138,8 @@ public struct SnapshotRecord: Equatable, Sendable {
         writer.u64(counts.promised)
         writer.u64(counts.referenced)
         uuid.encode(&writer)
-        writer.reserved(32)
+        (received ?? .none).encode(&writer)
+        (base ?? .none).encode(&writer)
         writer.u64(progress.object)
         writer.u8(progress.type.rawValue)
         writer.u64(progress.offset)

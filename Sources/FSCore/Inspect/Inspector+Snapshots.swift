@@ -64,6 +64,8 @@ extension Inspector {
             ("deleted", .flag(record.isDeleted)), ("automatic", .flag(record.isAutomatic)),
             ("parent", .number(record.parent)), ("epoch", .number(record.epoch.rawValue)),
             ("head", .number(record.head.rawValue)),
+            ("received_as", .text(record.received?.description ?? "-")),
+            ("base", .text(record.base?.description ?? "-")),
             ("root_block", .number(record.root?.address.block ?? 0)),
             ("inodes", .number(record.counts.inodes)),
             ("referenced_blocks", .number(record.counts.referenced)),

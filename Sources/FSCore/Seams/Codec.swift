@@ -50,7 +50,7 @@ public enum CompressionSetting: Hashable, Sendable {
     public static let standard = CompressionSetting.codec(.zstd, level: 3)
 
     /// The two bytes as one number, the codec in the lower one.
-    var number: UInt16 {
+    package var number: UInt16 {
         switch self {
         case .inherited: 0
         case .none: 0xFF

@@ -100,6 +100,9 @@ public struct VolumeUUID: Hashable, Sendable, CustomStringConvertible {
         self.high = high
         self.low = low
     }
+    /// Zeros: no UUID.
+    package static let none = VolumeUUID(high: 0, low: 0)
+    package static func present(_ uuid: VolumeUUID) -> VolumeUUID? { uuid == .none ? nil : uuid }
     /// A random (version 4) UUID.
     public static func random() -> VolumeUUID {
         var source = SystemRandomNumberGenerator()

@@ -163,14 +163,14 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     }
 
     @inline(__always)
-    private func narrow(_ page: Page, _ index: Int, _ lower: inout Key?, _ upper: inout Key?) {
+    func narrow(_ page: Page, _ index: Int, _ lower: inout Key?, _ upper: inout Key?) {
         if index > 0 { lower = page.node.key(index) }
         if index + 1 < page.node.count { upper = page.node.key(index + 1) }
     }
 
     /// The child at `index`. A cached page may have been reached through another pointer first, so
     /// what makes descents end is checked again.
-    private func child(
+    func child(
         _ page: Page, _ index: Int, _ lower: Key?, _ upper: Key?
     ) throws(TreeFault) -> Page {
         let value = page.node.value(index)
@@ -248,7 +248,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     // MARK: Changing; under the exclusive lock, after planning
 
     /// One node on the way from the root and the child taken in it.
-    private struct Step {
+    struct Step {
         var page: Page
         var index: Int
     }
@@ -288,12 +288,19 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     func touchPath(_ key: Key) { _ = touchedPath(key) }
 
     /// The way to the leaf for `key`, every node of it made changeable.
-    private func touchedPath(_ key: Key) -> [Step] {
+    ///
+    /// - Parameter limit: a node at this address is not looked at; the way ends above it.
+    func touchedPath(_ key: Key, above limit: BlockAddress? = nil) -> [Step] {
         root = context.touch(root, of: self)
         var path: [Step] = []
         var page = root
         while page.level > 0 {
             let index = page.node.childIndex(for: key)
+            if let limit,
+                page.node.value(index).u64(NodePointer.addressOffset) == limit.rawValue
+            {
+                break
+            }
             guard let child = residentChild(page, index) else {
                 preconditionFailure("a planned node went away under the exclusive lock")
             }
@@ -370,7 +377,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     }
 
     /// After a removal: drops empty nodes and merges sparse ones with a resident neighbour.
-    private func shrink(_ path: [Step]) {
+    func shrink(_ path: [Step]) {
         var depth = path.count - 1
         while depth > 0 {
             let page = path[depth].page

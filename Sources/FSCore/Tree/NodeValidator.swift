@@ -9,6 +9,8 @@ package struct NodeValidator {
     /// Of the whole volume: pointers to nodes all have the same size.
     let checksumKind: ChecksumKind
 
+    static let outOfRange = "keys outside of the parent's range"
+
     /// What the parent states of a child.
     package struct Expectation {
         package var pointer: NodePointer
@@ -78,7 +80,7 @@ package struct NodeValidator {
         try reader.require(total == DiskFormat.nodeSize - heapStart, "values do not fill the heap")
         try tile(page, reader)
         try reader.require(
-            page.isWithin(expected.lower, expected.upper), "keys outside of the parent's range")
+            page.isWithin(expected.lower, expected.upper), Self.outOfRange)
         if page.level > 0 {
             let layout = geometry.layout
             try reader.require(count > 0, "inner node without children")

@@ -21,17 +21,26 @@ package struct TreeComparison {
     }
 
     private let nodes: NodeStore
+    private let volume: Volume?
 
-    init(_ nodes: NodeStore) { self.nodes = nodes }
-    package init(_ volume: Volume) { nodes = volume.nodes }
+    /// For a caller that holds a read epoch.
+    init(_ nodes: NodeStore) {
+        self.nodes = nodes
+        volume = nil
+    }
+    /// Each node is read in an epoch of its own; the caller sees to it that both roots stay.
+    package init(_ volume: Volume) {
+        nodes = volume.nodes
+        self.volume = volume
+    }
 
     /// Compares two roots of one kind of tree; nil is an empty one.
     package func run(
         old: NodePointer?, new: NodePointer?,
         _ body: (Difference) throws(FSError) -> Void
     ) throws(FSError) {
-        var old = Cursor(nodes, old)
-        var new = Cursor(nodes, new)
+        var old = Cursor(nodes, volume, old)
+        var new = Cursor(nodes, volume, new)
         while true {
             switch (old.place, new.place) {
             case (nil, nil): return
@@ -114,12 +123,14 @@ package struct TreeComparison {
             var index: Int
         }
         private let nodes: NodeStore
+        private let volume: Volume?
         private var root: NodeValidator.Expectation?
         private var levels: [Level] = []
         private(set) var place: Place?
 
-        init(_ nodes: NodeStore, _ root: NodePointer?) {
+        init(_ nodes: NodeStore, _ volume: Volume?, _ root: NodePointer?) {
             self.nodes = nodes
+            self.volume = volume
             self.root = root.map {
                 NodeValidator.Expectation(pointer: $0, tree: .files, lower: nil, upper: nil)
             }
@@ -135,6 +146,8 @@ package struct TreeComparison {
         mutating func open() throws(FSError) {
             guard case .node(let expected) = place else { return }
             root = nil
+            let token = volume?.epochs.enter()
+            defer { if let token { volume?.leave(token) } }
             levels.append(Level(page: try nodes.read(expected), expected: expected, index: 0))
             try settle()
         }

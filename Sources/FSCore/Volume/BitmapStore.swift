@@ -20,6 +20,7 @@ final class BitmapStore: @unchecked Sendable {
     /// while ago may be about to get other contents.
     private let slotLock = Mutex()
     private var maps: [Place: Map] = [:]
+    private var isBeingRebuilt = false
     /// Of the state that the next superblock will name.
     private(set) var root: BitmapEntry
 
@@ -69,19 +70,14 @@ final class BitmapStore: @unchecked Sendable {
         let entry = try entry(of: place)
         let loaded: Map
         if entry.isWritten {
-            let block = try read(place.level, index: place.index, entry)
-            var reader = ByteReader(block.view, .bitmap, at: place.index)
-            var entries: [BitmapEntry] = []
-            var used: UInt64 = 0
-            for _ in 0..<DiskLayout.mapFanout {
-                let child = try BitmapEntry(&reader)
-                used += child.used
-                entries.append(child)
+            do throws(FSError) {
+                loaded = try readMap(place, entry)
+            } catch {
+                guard lock.withLock({ isBeingRebuilt }) else { throw error }
+                loaded = Map(entries: Self.emptyMap)
             }
-            try reader.require(used == entry.used, "used blocks of a map do not add up")
-            loaded = Map(entries: entries)
         } else {
-            loaded = Map(entries: Array(repeating: BitmapEntry(), count: Int(DiskLayout.mapFanout)))
+            loaded = Map(entries: Self.emptyMap)
         }
         return lock.withLock {
             if let first = maps[place] { return first }
@@ -89,6 +85,27 @@ final class BitmapStore: @unchecked Sendable {
             return loaded
         }
     }
+
+    private static let emptyMap = [BitmapEntry](
+        repeating: BitmapEntry(), count: Int(DiskLayout.mapFanout))
+
+    private func readMap(_ place: Place, _ entry: BitmapEntry) throws(FSError) -> Map {
+        let block = try read(place.level, index: place.index, entry)
+        var reader = ByteReader(block.view, .bitmap, at: place.index)
+        var entries: [BitmapEntry] = []
+        var used: UInt64 = 0
+        for _ in 0..<DiskLayout.mapFanout {
+            let child = try BitmapEntry(&reader)
+            used += child.used
+            entries.append(child)
+        }
+        try reader.require(used == entry.used, "used blocks of a map do not add up")
+        return Map(entries: entries)
+    }
+
+    /// From now on a map that cannot be read is one without entries: every region below it that has
+    /// allocated blocks is about to be stored.
+    func beginRebuild() { lock.withLock { isBeingRebuilt = true } }
 
     /// The bits of `region` as the last checkpoint left them: a set bit is an allocated block.
     /// Fixed blocks and blocks beyond the end are never set.
@@ -129,6 +146,24 @@ final class BitmapStore: @unchecked Sendable {
         }
         lose(level, index, places.0)
         throw failure ?? .corrupt(Corruption(.bitmap, at: places.0 << 12, "unreadable"))
+    }
+
+    /// The bad copies of blocks that have a good one, for a volume that is not in use.
+    func badCopies(_ body: (_ description: String, _ block: UInt64) -> Void) {
+        let block = ByteBuffer(count: DiskFormat.blockSize)
+        for level in DiskLayout.BitmapLevel.allCases.reversed() {
+            for index in 0..<layout.bitmapBlockCount(level) {
+                guard let entry = try? entry(of: Place(level: level, index: index)),
+                    entry.isWritten
+                else { continue }
+                let places = layout.bitmapPlaces(level, index: index, slot: entry.liveSlot)
+                let bad = [places.0, places.1].filter { place in
+                    (try? device.read(into: block.bytes, at: place << 12)) == nil
+                        || checksum.sum(block.view).words.0 != entry.checksum
+                }
+                if bad.count == 1 { body("\(level) \(index)", bad[0]) }
+            }
+        }
     }
 
     /// Looks at both copies of every written block, from the top down.

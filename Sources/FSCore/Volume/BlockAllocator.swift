@@ -32,7 +32,7 @@ final class BlockAllocator: @unchecked Sendable {
     var layout: DiskLayout
     var regions: [UInt64: Region] = [:]
     /// Regions whose bitmap is damaged in all copies: closed to allocation.
-    private(set) var closedRegions: Set<UInt64> = []
+    var closedRegions: Set<UInt64> = []
     /// Blocks that the medium does not keep: once they are free, they stay busy.
     var badBlocks: Set<UInt64> = []
     /// Of a volume that is about to be cut: what then is left.

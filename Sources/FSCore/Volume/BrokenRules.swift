@@ -37,6 +37,8 @@ package struct BrokenRules: OptionSet, Sendable {
     package static let freesToVisibleAncestor = BrokenRules(rawValue: 1 << 14)
     /// What is left of an encoded extent that was cut is no reference of its own.
     package static let partsNotReferenced = BrokenRules(rawValue: 1 << 16)
+    /// It keeps the birth of the whole, as if it were the reference that a snapshot has.
+    package static let partsKeepTheirBirth = BrokenRules(rawValue: 1 << 17)
     /// A block that was released since it was copied is moved all the same.
     package static let releasedBlocksMoved = BrokenRules(rawValue: 1 << 20)
     /// What is released is discarded at once.

@@ -145,6 +145,7 @@ extension Volume {
                 try load(missing)
                 continue
             }
+            needed += recording.records.count(where: \.beginsEmpty)
             if pool.count >= needed {
                 for put in upkeep { put.value.withView { volumeTree.put(put.key, $0) } }
                 if freeze != nil { window.deaths = [] }
@@ -201,6 +202,7 @@ extension Volume {
 
     /// Frees blocks that nobody refers to any more. Under the exclusive tree lock.
     func free(_ run: BlockRun) {
+        if isRepairing { return }
         if options.brokenRules.contains(.reuseBeforeCheckpoint) {
             allocator.reuse(ReadEpochs.Freed(runs: [run]))
         }
@@ -272,6 +274,18 @@ extension Volume {
     /// that may change again.
     var hasReleasedBlocks: Bool {
         treeLock.shared { window.releasedBlocks > 0 || !window.dirty.isEmpty }
+    }
+
+    /// A number that no inode of any head has, and all above it.
+    package var inodeBound: UInt64 { treeLock.shared { window.nextInode } }
+
+    /// Numbers below `bound` are not handed out any more: a received tree has them.
+    package func reserveInodes(below bound: UInt64) throws(FSError) {
+        let isDurable = treeLock.exclusive {
+            window.nextInode = max(window.nextInode, bound)
+            return window.nextInode < window.inodeCeiling
+        }
+        if !isDurable { try checkpoint(force: true) }
     }
 
     /// A fresh inode number.

@@ -141,7 +141,10 @@ extension Volume {
 
     /// One path of an inode from the root, for messages; nil if it has none that can be found.
     package func path(of inode: InodeNumber, _ number: UInt64) -> String? {
-        let files = files(number)
+        path(of: inode, in: files(number))
+    }
+
+    func path(of inode: InodeNumber, in files: CopyOnWriteTree) -> String? {
         var names: [String] = []
         var current = inode
         // Directories that form a loop must not hold up a message about something else.

@@ -125,7 +125,7 @@ extension Volume {
                 return (inTail, next)
             }
             if inTail {
-                try relocateVolumeNode(key)
+                try relocateNode(key, of: .volume)
                 hasMoved = true
             }
             position = next

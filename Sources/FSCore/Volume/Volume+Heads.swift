@@ -92,7 +92,10 @@ extension Volume {
                 (!snapshots.isKnown(record.id), tree(record.head) != nil)
             }
             guard let root = record.root, record.kind == .head, isNew else {
-                guard hasTree || record.kind == .snapshot && record.root != nil else {
+                guard
+                    hasTree || record.beginsEmpty && isNew
+                        || record.kind == .snapshot && record.root != nil
+                else {
                     throw .corrupt(Corruption(.snapshot, at: record.id, "a head without a tree"))
                 }
                 continue
@@ -140,6 +143,7 @@ extension Volume {
     }
 
     private func followHead(_ record: SnapshotRecord, _ transaction: Transaction) {
+        if record.beginsEmpty, tree(record.head) == nil { return beginEmpty(record) }
         if let page = transaction.roots[record.id], let root = record.root {
             if let tree = tree(record.head) {
                 tree.adopt(page, root)
@@ -155,6 +159,23 @@ extension Volume {
             }
         }
         tree(record.head)?.segment = record.id
+    }
+
+    /// A head with nothing but a root directory, in a node that `commit` has a place for.
+    private func beginEmpty(_ record: SnapshotRecord) {
+        let page = newPage(level: 0, tree: .files)
+        var record = record
+        record.root = page.pointer(checksumKind)
+        record.counts = TreeCounts(inodes: 1)
+        record.encoded().withView { volumeTree.put(record.key, $0) }
+        attach(record, page)
+        var root = InodeRecord(
+            mode: FileKind.directory.modeBits | 0o755, userID: 0, groupID: 0, linkCount: 2,
+            time: record.created)
+        root.parent = InodeNumber.root.rawValue
+        let buffer = ByteBuffer(count: InodeRecord.byteCount)
+        root.encode(buffer.bytes)
+        clones[record.head]?.put(Key(InodeNumber.root, .inode), buffer.view)
     }
 
     /// Makes a head known that is not the default one. Under the exclusive lock, or while opening.

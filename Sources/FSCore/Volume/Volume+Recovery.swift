@@ -25,6 +25,8 @@ extension Volume {
             incarnation: ringIncarnation, operation: window.operations)
         let isBegun = try journal.isBegun(after: position.incarnation)
         if wasCleanlyUnmounted, isOtherPairReadable, !isBegun { return }
+        // What is brought back now, a read-only volume has in memory only.
+        mayBecomeWritable = false
         let contents = try journal.read(position)
         if isBegun || contents.newestSequence > superblock.sequence {
             guard options.brokenRules.contains(.fallBackToOlderSuperblock) else {
@@ -62,7 +64,7 @@ extension Volume {
         observer?.volume(.damage(error.description))
     }
 
-    private func replay(
+    func replay(
         _ contents: JournalContents, _ journal: any Journal
     ) throws(FSError) {
         guard !contents.records.isEmpty else { return }

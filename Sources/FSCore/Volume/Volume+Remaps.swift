@@ -112,7 +112,7 @@ extension Volume {
 
     /// Gives up a node's place. If it was moved, its entry can only go with the next checkpoint.
     func freeNode(_ run: BlockRun) {
-        if usesRemaps, !remaps.records(touching: run.blocks).isEmpty {
+        if usesRemaps, !isRepairing, !remaps.records(touching: run.blocks).isEmpty {
             window.droppedNodes.append(run)
         } else {
             free(run)
@@ -138,11 +138,11 @@ extension Volume {
         }
     }
 
-    /// Moves the nodes on the way to `key` of the volume tree to new places, unless they have some.
-    func relocateVolumeNode(_ key: Key) throws(FSError) {
-        let update = Transaction.Update(tree: .volume, key: key, value: 0..<0)
+    /// Moves the nodes on the way to `key` to new places, unless they have some.
+    func relocateNode(_ key: Key, of tree: TreeID) throws(FSError) {
+        let update = Transaction.Update(tree: tree, key: key, value: 0..<0)
         repeat { treeLock.lockExclusive() } while try !isReady([update], room: 0)
-        volumeTree.touchPath(key)
+        self.tree(tree)?.touchPath(key)
         treeLock.unlock()
     }
 

@@ -24,8 +24,13 @@ public final class Volume: @unchecked Sendable {
     /// Copies of the data of files that say nothing else.
     let defaultDataCopies: Int
     private(set) var options: OpenOptions
+    /// Whether all that a read-only volume shows is on the device, so that it can be written to next.
+    var mayBecomeWritable = true
+    /// Opened to be repaired: damaged roots are empty trees, and nothing that is released is free
+    /// before the next opening, since the trees may name it elsewhere.
+    var isRepairing = false
     /// Which ring the next superblock names.
-    private(set) var ringIncarnation: UInt64
+    var ringIncarnation: UInt64
     weak let observer: (any VolumeObserver)?
     let errors = ErrorLog()
     package let health: MediumHealth
@@ -79,7 +84,7 @@ public final class Volume: @unchecked Sendable {
     public internal(set) var recovery: Recovery?
     /// Persistent error counters as they were when the volume was opened.
     let initialErrors: Superblock.ErrorCounters
-    private var backing: FileSystem!
+    var backing: FileSystem!
     let filesLock = Mutex()
     var cloneFiles: [TreeID: FileSystem] = [:]
 
@@ -150,7 +155,7 @@ public final class Volume: @unchecked Sendable {
         return volume
     }
 
-    private init(
+    init(
         _ device: RemappedBlockDevice, _ modules: ModuleSet, _ superblock: Superblock,
         _ options: OpenOptions, _ observer: (any VolumeObserver)?
     ) throws(FSError) {
@@ -197,10 +202,18 @@ public final class Volume: @unchecked Sendable {
         health.report = { [weak observer] in observer?.volume($0) }
     }
 
-    private func loadRoots() throws(FSError) {
+    func loadRoots() throws(FSError) {
         func root(_ id: TreeID, _ pointer: NodePointer) throws(FSError) -> CopyOnWriteTree {
-            let page = try load(
-                NodeValidator.Expectation(pointer: pointer, tree: id.kind, lower: nil, upper: nil))
+            let page: Page
+            do throws(FSError) {
+                page = try load(
+                    NodeValidator.Expectation(
+                        pointer: pointer, tree: id.kind, lower: nil, upper: nil))
+            } catch {
+                guard isRepairing else { throw error }
+                let empty = try emptyRoot(id)
+                return CopyOnWriteTree(id: id, root: empty, durableRoot: pointer, context: self)
+            }
             guard page.tree == id.kind, page.level == pointer.level else {
                 throw .corrupt(
                     Corruption(.node, at: pointer.address.block << 12, "reached at two places"))
@@ -211,7 +224,10 @@ public final class Volume: @unchecked Sendable {
         head.counts = superblock.headCounts
         volumeTree = try root(.volume, superblock.volumeRoot)
         snapshots = modules.snapshots(self)
-        try snapshots.load()
+        do throws(FSError) { try snapshots.load() } catch {
+            // Then the deadlists are made anew from the trees.
+            guard isRepairing else { throw error }
+        }
     }
 
     /// The first checkpoint marks the volume as in use, so that a crash is known as one.
@@ -233,6 +249,7 @@ public final class Volume: @unchecked Sendable {
             }
         }
         health.arm()
+        stateLock.withLock { if state == .readOnly { state = .online } }
         try fileSystem.reclaimOrphans()
         let interval = options.checkpointIntervalMilliseconds
         if interval > 0 {
@@ -356,7 +373,8 @@ public final class Volume: @unchecked Sendable {
         stateLock.withLock { if state == .online { state = .readOnly } }
     }
 
-    /// Turns writing off (after making everything durable) or on again.
+    /// Turns writing off (after making everything durable) or on. A volume that was opened read-only
+    /// becomes writable if its device has become so and its journal was empty; else `.readOnly`.
     public func setReadOnly(_ isReadOnly: Bool) throws(FSError) {
         if isReadOnly {
             if options.readOnly { return }
@@ -365,12 +383,28 @@ public final class Volume: @unchecked Sendable {
             try checkpoint()
             try sealJournal()
         } else {
-            guard !device.isReadOnly, !options.readOnly else { throw .readOnly }
+            if options.readOnly { return try becomeWritable() }
+            guard !device.isReadOnly else { throw .readOnly }
             try stateLock.withLock { () throws(FSError) in
                 if case .latched(let why) = state { throw .latched(why) }
                 if state == .readOnly { state = .online }
             }
         }
+    }
+
+    private func becomeWritable() throws(FSError) {
+        // Until now somebody else may have written to it.
+        let (stored, _) = try SuperblockStore.find(physical, modules: modules)
+        try stateLock.withLock { () throws(FSError) in
+            if case .latched(let why) = state { throw .latched(why) }
+            guard mayBecomeWritable, !device.isReadOnly, state == .readOnly,
+                superblock.readOnlyCompatible & ~DiskFormat.ReadOnlyCompatible.known == 0,
+                stored.sequence == superblock.sequence
+            else { throw .readOnly }
+            mayBecomeWritable = false
+            options.readOnly = false
+        }
+        try start()
     }
 
     /// Ends the use of the volume: everything durable, marked as cleanly unmounted. Throws what the

@@ -113,15 +113,15 @@ extension Snapshots {
 
     // MARK: Parts
 
-    private func change<R>(_ body: () throws(FSError) -> R) throws(FSError) -> R {
+    func change<R>(_ body: () throws(FSError) -> R) throws(FSError) -> R {
         try volume.shareLock.withLock(body)
     }
 
-    private func requireRoom() throws(FSError) {
+    func requireRoom() throws(FSError) {
         guard volume.hasRoomForSnapshots else { throw .noSpace }
     }
 
-    private func commit(
+    func commit(
         _ transaction: Transaction, _ space: SpaceClass
     ) throws(FSError) {
         guard try volume.commit(transaction, space) else {
@@ -139,6 +139,7 @@ extension Snapshots {
     private func requireFree(_ name: [UInt8], _ now: Timestamp) throws(FSError) -> Node {
         guard let node = node(named: name), node.record.head != .head || node.record.kind != .head
         else { throw .noSuchEntry }
+        guard !isPinned(node.record.id) else { throw .busy }
         if let label = node.label {
             guard label.holds.isEmpty else { throw .busy }
             guard label.protectedUntil <= now.seconds else { throw .notPermitted }
@@ -155,6 +156,8 @@ extension Snapshots {
         record.epoch = volume.birthEpoch
         record.created = .now()
         record.uuid = .random()
+        record.received = nil
+        record.base = nil
         record.isAutomatic = isAutomatic
         record.root = nil
         guard SnapshotRecord.isPossible(epoch: record.epoch) else { throw .noSpace }
@@ -177,7 +180,7 @@ extension Snapshots {
         }
     }
 
-    private func put(
+    func put(
         _ label: SnapshotLabel, _ id: UInt64, _ transaction: Transaction
     ) throws(FSError) {
         guard node(named: label.name) == nil else { throw .entryExists }

@@ -63,4 +63,53 @@ extension Snapshots {
             return result
         }
     }
+
+    /// Blocks that come back when all of these go together: an upper bound with shared blocks. Not complete
+    /// if one of them has nothing that goes on from it, for then only a walk of its tree could tell.
+    public func blocksFreed(
+        by names: [[UInt8]]
+    ) throws(FSError) -> (blocks: UInt64, isComplete: Bool) {
+        try volume.shareLock.withLock { () throws(FSError) in
+            let nodes = Dictionary(uniqueKeysWithValues: allNodes().map { ($0.record.id, $0) })
+            let gone = Set(names.compactMap { node(named: $0)?.record.id })
+            var blocks: UInt64 = 0
+            for node in nodes.values {
+                guard gone.contains(node.record.parent),
+                    nodes[node.record.parent]?.children.count == 1
+                else { continue }
+                // Up to the next that stays, or holds what several go on from.
+                var keeper = nodes[node.record.parent]
+                while let next = keeper, gone.contains(next.record.id), next.children.count == 1 {
+                    keeper = nodes[next.record.parent]
+                }
+                let limit = keeper?.record.epoch ?? BirthEpoch(0)
+                for segment in node.segments {
+                    try forEachEntry(segment, bornAfter: limit) { entry in
+                        blocks += entry.run.count
+                        return true
+                    }
+                }
+            }
+            return (blocks, !gone.contains { nodes[$0]?.children.isEmpty != false })
+        }
+    }
+
+    /// The snapshots from `first` to `last` on the way from the one to the other, both included; without
+    /// `first` from the oldest, without `last` to the newest of the default head. Empty if the one is
+    /// not before the other.
+    public func range(from first: [UInt8]?, to last: [UInt8]?) -> [[UInt8]] {
+        var names: [[UInt8]] = []
+        var next =
+            last.map { node(named: $0) } ?? node(of: .head).flatMap { node($0.record.parent) }
+        if last != nil, next?.record.kind != .snapshot { return [] }
+        while let node = next {
+            if let label = node.label, !node.record.isDeleted { names.append(label.name) }
+            if let first, node.label?.name == first { return names.reversed() }
+            next = self.node(node.record.parent)
+        }
+        return first == nil ? names.reversed() : []
+    }
+
+    /// Whether space of deleted snapshots is being given back just now.
+    public var isSweeping: Bool { sweeper.isWorking }
 }

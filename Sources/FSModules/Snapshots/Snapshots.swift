@@ -36,6 +36,9 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     private var nodes: [UInt64: Node] = [:]
     private var idsByName: [[UInt8]: UInt64] = [:]
     private var opened: [UInt64: FileSystem] = [:]
+    /// How often each is being read in one go, as `diff` and `send` do: it is not deleted then.
+    private var pins: [UInt64: Int] = [:]
+    private var receiving: Set<VolumeUUID> = []
     /// Nodes whose deadlists may hold what can be freed.
     private var unswept: Set<UInt64> = []
     private var postponed: Set<UInt64> = []
@@ -98,6 +101,33 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
             return made
         }
     }
+    /// Keeps a snapshot from being deleted; throws `.noSuchEntry` without one.
+    func pin(_ name: [UInt8]) throws(FSError) -> UInt64 {
+        let id = lock.withLock { () -> UInt64? in
+            guard let id = idsByName[name], nodes[id]?.record.kind == .snapshot else { return nil }
+            pins[id, default: 0] += 1
+            return id
+        }
+        guard let id else { throw .noSuchEntry }
+        return id
+    }
+    func pin(id: UInt64) { lock.withLock { pins[id, default: 0] += 1 } }
+    func unpin(_ id: UInt64) {
+        lock.withLock {
+            let count = (pins[id] ?? 1) - 1
+            pins[id] = count == 0 ? nil : count
+        }
+    }
+    /// One receive at a time makes a copy of a snapshot.
+    func beginReceiving(_ uuid: VolumeUUID) -> Bool {
+        lock.withLock { receiving.insert(uuid).inserted }
+    }
+    func endReceiving(_ uuid: VolumeUUID) { lock.withLock { _ = receiving.remove(uuid) } }
+    /// Whether it is being sent, received or compared.
+    public func isInUse(_ name: [UInt8]) -> Bool {
+        node(named: name).map { isPinned($0.record.id) } ?? false
+    }
+    func isPinned(_ id: UInt64) -> Bool { lock.withLock { pins[id] != nil } }
     func forgetFiles(_ id: UInt64) { lock.withLock { opened[id] = nil } }
 
     // MARK: Opening
@@ -278,6 +308,7 @@ extension Snapshots {
     /// The files of a clone; throws `.noSuchEntry` without such a clone.
     public func files(ofClone name: [UInt8]) throws(FSError) -> FileSystem {
         guard let node = node(named: name), node.record.kind == .head,
+            !node.record.isBeingReceived,
             let files = try volume.files(of: node.record.head)
         else { throw .noSuchEntry }
         return files

@@ -19,6 +19,7 @@ final class Sweeper: @unchecked Sendable {
     private let lock = Mutex()
     private var thread: WorkerThread?
     private var isWanted = true
+    private var isRunning = false
     private var isStopping = false
 
     func start(_ snapshots: Snapshots) {
@@ -39,6 +40,8 @@ final class Sweeper: @unchecked Sendable {
         lock.withLock { thread = nil }
     }
 
+    var isWorking: Bool { lock.withLock { thread != nil && (isWanted || isRunning) } }
+
     func wake() {
         lock.withLock {
             isWanted = true
@@ -54,10 +57,12 @@ final class Sweeper: @unchecked Sendable {
                 continue
             }
             isWanted = false
+            isRunning = true
             lock.unlock()
             // An error has latched the volume, or it is read-only: the next mount goes on.
             _ = try? snapshots.sweep { self.lock.withLock { self.isStopping } }
             lock.lock()
+            isRunning = false
         }
         lock.unlock()
     }

@@ -4,7 +4,9 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, scrub, snapshot, property, extents, usage, defragment,
+        format, mount, umount, status, check, scrub, snapshot, history, send, receive, property,
+        extents,
+        usage, defragment,
         dedup, resize, trim, inspect, sync, explain, help, completion,
         daemon,
     ]
@@ -78,10 +80,21 @@ enum CommandTable {
 
     private static let check = CommandSpec(
         name: "check", summary: "compare every structure of a volume with every other",
-        notes: ["Changes nothing. A mounted volume is checked as of a checkpoint made now."],
-        options: [.json, .progress, .quiet], operands: [target],
-        examples: [Example("aegisfs check test.img", "an unmounted image")],
-        exitCodes: [.damaged, .notFound, .busy, .interrupted], run: CheckVerb.run)
+        notes: [
+            "Changes nothing. A mounted volume is checked as of a checkpoint made now.",
+            "With --repair, which a mounted volume refuses, it says what it would do, asks, and",
+            "puts right what can be: from second copies first, then from other structures. What",
+            "has lost its place goes to lost+found. --dry-run does all of it in memory.",
+        ],
+        options: [.repair, .dryRun, .yes, .json, .progress, .quiet], operands: [target],
+        examples: [
+            Example("aegisfs check test.img", "an unmounted image"),
+            Example("aegisfs check --repair --dry-run test.img", "what a repair would do"),
+            Example("aegisfs check --repair --yes test.img", "do it without a question"),
+        ],
+        exitCodes: [
+            .damaged, .repaired, .notFound, .busy, .needsConfirmation, .interrupted,
+        ], run: CheckVerb.run)
 
     private static let livePaths = [
         OperandSpec("PATH", "a file or directory on a mount"),
@@ -143,11 +156,14 @@ enum CommandTable {
                 [.snapshotDescription, .snapshotTag, .noSync], run: SnapshotVerb.create),
             snapshotVerb(
                 "list", "all snapshots and heads, with what they cost", [],
-                [.exact, .noHeader], run: SnapshotVerb.list),
+                [.snapshotTree, .exact, .noHeader], run: SnapshotVerb.list),
             snapshotVerb(
                 "delete", "delete snapshots or clones",
-                [OperandSpec("NAME", "of a snapshot or clone", count: .optionalRepeating)],
-                [.yes, .dryRun], run: SnapshotVerb.delete),
+                [
+                    OperandSpec(
+                        "NAME", "of a snapshot or clone, or A..B: all from A to B",
+                        count: .optionalRepeating)
+                ], [.yes, .dryRun, .waitForSpace, .quiet, .exact], run: SnapshotVerb.delete),
             snapshotVerb(
                 "rename", "give another name", [snapshotName, OperandSpec("NEW", "its new name")],
                 run: SnapshotVerb.rename),
@@ -166,6 +182,16 @@ enum CommandTable {
             snapshotVerb(
                 "protect", "refuse to delete it before a date", [snapshotName], [.protectUntil],
                 run: SnapshotVerb.protect),
+            snapshotVerb(
+                "prune", "delete what no rule keeps; held and protected ones stay", [],
+                OptionSpec.retention.map(\.0) + [.freeSize, .yes, .dryRun, .quiet, .exact],
+                run: SnapshotVerb.prune),
+            snapshotVerb(
+                "diff", "what changed since a snapshot, in paths",
+                [
+                    snapshotName,
+                    OperandSpec("OTHER", "a later one; the present if left out", count: .optional),
+                ], [.exact], run: StreamVerbs.difference),
             snapshotVerb("stats", "totals", [], [.exact], run: SnapshotVerb.stats),
         ],
         examples: [
@@ -173,6 +199,57 @@ enum CommandTable {
             Example("aegisfs snapshot rollback test.img monday", "go back to it"),
         ],
         exitCodes: [.notFound, .busy, .needsConfirmation], run: { _ in .done })
+
+    private static let history = CommandSpec(
+        name: "history", summary: "show the versions of a path that snapshots have",
+        notes: [
+            "One version is the same inode, of the same size, last written at the same time. The",
+            "path need not exist any more; a snapshot in which it does not is not shown.",
+        ],
+        options: [.json, .exact, .noHeader],
+        operands: [
+            OperandSpec("TARGET", "a path on a mount, or a volume"),
+            OperandSpec("PATH", "from the volume's root", count: .optional),
+        ],
+        examples: [
+            Example("aegisfs history mnt/report.txt", "on a mount"),
+            Example("aegisfs history test.img /report.txt", "of a volume, mounted or not"),
+        ],
+        exitCodes: [.notFound, .busy], run: HistoryVerb.run)
+
+    private static let send = CommandSpec(
+        name: "send", summary: "write a snapshot, or what changed between two, as a stream",
+        notes: [
+            "The stream goes to standard output; 'aegisfs receive' makes the snapshot of it, on",
+            "this or another volume of any settings. Every record of it has a sum.",
+            "With --from the other side must have BASE, sent or received. --dry-run tells the size.",
+        ],
+        options: [.sendFrom, .resumeToken, .dryRun, .json, .quiet, .exact],
+        operands: [target, OperandSpec("SNAPSHOT", "what to send", count: .optional)],
+        examples: [
+            Example("aegisfs send mnt monday > monday.stream", "all of it"),
+            Example(
+                "aegisfs send mnt tuesday --from monday | ssh host aegisfs receive /backup", ""),
+        ],
+        exitCodes: [.notFound, .busy, .interrupted], run: StreamVerbs.send)
+
+    private static let receive = CommandSpec(
+        name: "receive", summary: "make a snapshot of a stream",
+        notes: [
+            "The stream comes from standard input. What arrived of one that was cut off is kept as",
+            "'NAME.partial': --status shows how to go on, 'aegisfs snapshot delete' gives it up.",
+        ],
+        options: [.receiveStatus, .json, .quiet, .exact],
+        operands: [
+            target,
+            OperandSpec(
+                "NAME", "of the snapshot; the one that it had if left out", count: .optional),
+        ],
+        examples: [
+            Example("aegisfs receive backup.img < monday.stream", "into an image"),
+            Example("aegisfs receive backup.img --status", "after an interruption"),
+        ],
+        exitCodes: [.notFound, .busy, .interrupted], run: StreamVerbs.receive)
 
     private static let snapshotName = OperandSpec("NAME", "of a snapshot")
     private static let holdTag = OperandSpec(
@@ -350,7 +427,7 @@ enum CommandTable {
     private static let checkFilesystem = CommandSpec(
         name: "fsck.aegisfs", summary: check.summary,
         notes: [
-            "Changes nothing, whatever is asked for. The options and exit codes are those of",
+            "Changes nothing without -p, -a or -y. The options and exit codes are those of",
             "fsck(8); 'aegisfs check' tells more.",
         ],
         options: [
@@ -359,7 +436,8 @@ enum CommandTable {
         ],
         operands: [OperandSpec("TARGET", "an image file or a block device")],
         examples: [Example("fsck.aegisfs /dev/sdb1", "also by fsck -t aegisfs /dev/sdb1")],
-        exitCodes: [.damaged, .interrupted], status: { $0.fsckStatus }, run: CheckVerb.runFsck)
+        exitCodes: [.damaged, .repaired, .interrupted], status: { $0.fsckStatus },
+        run: CheckVerb.runFsck)
 
     private static func mountHelper(_ name: String) -> CommandSpec {
         CommandSpec(

@@ -60,6 +60,9 @@ extension OptionSpec {
     static let resume = OptionSpec("resume", "go on with a scrub that was held or interrupted")
     static let cancel = OptionSpec("cancel", "end the running scrub")
 
+    // MARK: check
+    static let repair = OptionSpec("repair", "put right what is wrong; not on a mount")
+
     // MARK: defragment and dedup
     static let rewriteCompression = OptionSpec(
         "compression", "instead of what the files are to have", value: "CODEC")
@@ -74,6 +77,24 @@ extension OptionSpec {
     static let snapshotDescription = OptionSpec("description", "what it is for", value: "TEXT")
     static let snapshotTag = OptionSpec("tag", "a property", value: "K=V", repeatable: true)
     static let protectUntil = OptionSpec("until", "nobody deletes it before", value: "DATE")
+
+    static let snapshotTree = OptionSpec("tree", "each behind the one from which it goes on")
+    static let waitForSpace = OptionSpec("wait", "return when the space is back")
+    static let freeSize = OptionSpec(
+        "free", "the oldest go until so much comes back", value: "SIZE")
+    /// `--keep-daily` and the like.
+    static let retention: [(OptionSpec, Retention.Period)] = Retention.Period.allCases.map {
+        let what =
+            $0 == .last ? "the newest N" : "the newest of each of the last N \($0.plural)"
+        return (OptionSpec("keep-\($0.rawValue)", "keep \(what)", value: "N"), $0)
+    }
+
+    // MARK: send and receive
+    static let sendFrom = OptionSpec(
+        "from", "only what differs from this snapshot", value: "BASE")
+    static let resumeToken = OptionSpec(
+        "resume", "go on with a stream that was cut off", value: "TOKEN")
+    static let receiveStatus = OptionSpec("status", "show what was begun, and how to go on")
 
     // MARK: inspect
     static let depth = OptionSpec("depth", "levels of the tree to show", value: "N")
@@ -90,10 +111,10 @@ extension OptionSpec {
     static let filesystemType = OptionSpec("t", "accepted, without effect", value: "TYPE")
     static let remountOnFailure = OptionSpec("r", "accepted, without effect")
     static let forceUnmount = OptionSpec("f", "accepted, without effect")
-    static let automatic = OptionSpec("a", "accepted: a mount recovers by itself")
-    static let preen = OptionSpec("p", "accepted: a mount recovers by itself")
-    static let assumeYes = OptionSpec("y", "accepted: nothing is changed")
-    static let assumeNo = OptionSpec("n", "accepted: nothing is changed")
+    static let automatic = OptionSpec("a", "the same as -p")
+    static let preen = OptionSpec("p", "repair without a question")
+    static let assumeYes = OptionSpec("y", "the same as -p")
+    static let assumeNo = OptionSpec("n", "change nothing, whatever else is asked for")
     static let forceCheck = OptionSpec("f", "accepted: the check is always a full one")
     static let fsckVersion = OptionSpec("V", "print the version")
     static let fsckProgress = OptionSpec("C", "accepted, without effect", attached: "FD")

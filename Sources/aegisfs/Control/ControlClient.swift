@@ -18,13 +18,14 @@ enum ControlClient {
             let reply = try read(channel, timeout, mount)
             switch reply.type {
             case .progress: if let step = reply.progress { progress(step) }
+            case .part, .data: throw lost(mount)
             case .result: return reply
             case .error: throw reply.error?.failure ?? lost(mount)
             }
         }
     }
 
-    private static func read(
+    static func read(
         _ channel: LineChannel, _ timeout: Int?, _ mount: LiveMount
     ) throws(Failure) -> ControlReply {
         do throws(LineChannel.ReadError) {
@@ -41,7 +42,7 @@ enum ControlClient {
         throw lost(mount)
     }
 
-    private static func lost(_ mount: LiveMount) -> Failure {
+    static func lost(_ mount: LiveMount) -> Failure {
         Failure(
             .failed, .controlUnreachable,
             "the daemon (pid \(mount.record.pid)) broke off the conversation",

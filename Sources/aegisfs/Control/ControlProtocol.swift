@@ -20,6 +20,9 @@
 ///     {"command": "usage", "inodes": [1]}         what files hold
 ///     {"command": "defragment", "inodes": [7], "compression": "zstd:3"}   write files anew
 ///     {"command": "dedup", "paths": ["/a"], "memory_bytes": 268435456}    share equal blocks
+///     {"command": "stream", "stream": {"action": "send", "snapshot": "monday"}}
+///                                                 send, receive or compare snapshots; bytes go as
+///                                                 `ControlStream` says
 ///     {"command": "shutdown"}                     unmount, even if it is in use
 ///     {"command": "snapshot", "snapshot": {"action": "create", "names": ["monday"]}}
 ///                                                 what `aegisfs snapshot` does
@@ -41,7 +44,7 @@
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
         case status, sync, check, remount, resize, trim, mounts, shutdown, snapshot
-        case extents, usage, defragment, dedup, scrub
+        case extents, usage, defragment, dedup, scrub, stream
     }
     var command: Command
     /// For `scrub`.
@@ -57,6 +60,7 @@ struct ControlRequest: Codable, Sendable {
     var memoryBytes: UInt64?
     /// For `snapshot`.
     var snapshot: SnapshotRequest?
+    var stream: StreamRequest?
     /// For `resize`.
     var size: ResizeSize?
     var rateBps: UInt64?
@@ -65,7 +69,7 @@ struct ControlRequest: Codable, Sendable {
 
 /// One line of an answer.
 struct ControlReply: Codable, Sendable {
-    enum Kind: String, Codable, Sendable { case progress, result, error }
+    enum Kind: String, Codable, Sendable { case progress, part, data, result, error }
     var type: Kind
     var progress: ProgressReporter.Step?
     var status: StatusDocument?
@@ -81,6 +85,11 @@ struct ControlReply: Codable, Sendable {
     var defragment: DefragmentDocument?
     var dedup: DedupDocument?
     var snapshot: SnapshotDocument?
+    var stream: StreamDocument?
+    /// Of a part.
+    var changes: [ChangeDocument]?
+    /// How many bytes follow the line.
+    var dataBytes: UInt64?
     var error: FailureDocument?
 
     static var done: ControlReply { ControlReply(type: .result) }
@@ -100,5 +109,10 @@ protocol ControlService: Sendable {
     func perform(
         _ request: ControlRequest, isCancelled: () -> Bool,
         progress: (ProgressReporter.Step) -> Void
+    ) throws(Failure) -> ControlReply
+
+    /// Carries out a request with which bytes go over the channel.
+    func stream(
+        _ request: ControlRequest, over channel: LineChannel, isCancelled: () -> Bool
     ) throws(Failure) -> ControlReply
 }

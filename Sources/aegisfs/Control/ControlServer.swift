@@ -107,7 +107,11 @@ final class ControlServer: @unchecked Sendable {
         while true {
             do throws(LineChannel.ReadError) {
                 let line = try channel.readLine(timeoutSeconds: ControlLimits.timeoutSeconds)
-                guard channel.writeLine(answer(line, channel)) else { return }
+                let reply = answer(line, channel)
+                // Behind an error nobody knows where the bytes of a stream end.
+                guard channel.writeLine(reply), reply.type != .error || !isStream(line) else {
+                    return
+                }
             } catch {
                 if error == .tooLong {
                     refuse(
@@ -121,6 +125,10 @@ final class ControlServer: @unchecked Sendable {
         }
     }
 
+    private func isStream(_ line: [UInt8]) -> Bool {
+        JSONOutput.decode(ControlRequest.self, from: line)?.command == .stream
+    }
+
     private func answer(_ line: [UInt8], _ channel: LineChannel) -> ControlReply {
         guard let request = JSONOutput.decode(ControlRequest.self, from: line) else {
             let known = ControlRequest.Command.allCases.map(\.rawValue).joined(separator: ", ")
@@ -132,9 +140,11 @@ final class ControlServer: @unchecked Sendable {
                         hint: "a JSON object whose command is one of \(known)")))
         }
         do throws(Failure) {
-            return try service.perform(
-                request, isCancelled: { lock.withLock { isStopping } || channel.isHungUp }
-            ) { step in
+            let isCancelled = { [self] in lock.withLock { isStopping } || channel.isHungUp }
+            if request.command == .stream {
+                return try service.stream(request, over: channel, isCancelled: isCancelled)
+            }
+            return try service.perform(request, isCancelled: isCancelled) { step in
                 _ = channel.writeLine(ControlReply(type: .progress, progress: step))
             }
         } catch {

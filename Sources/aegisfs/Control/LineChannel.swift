@@ -8,7 +8,7 @@ internal import Glibc
 final class LineChannel: @unchecked Sendable {
     enum ReadError: Error { case ended, tooLong, timedOut }
 
-    private let socket: Descriptor
+    let socket: Descriptor
     private let limit: Int
     private var buffer: [UInt8] = []
 
@@ -59,6 +59,28 @@ final class LineChannel: @unchecked Sendable {
                 throw .ended
             }
         }
+    }
+
+    /// Fills `target` with the bytes that follow; false if the other side has gone.
+    func read(into target: MutableByteView) -> Bool {
+        var done = min(buffer.count, target.count)
+        buffer.prefix(done).withUnsafeBytes { source in
+            if let base = source.baseAddress {
+                target.copy(ByteView(base: base, count: done))
+            }
+        }
+        buffer.removeFirst(done)
+        while done < target.count {
+            let count = recv(
+                socket.raw, target.slice(done, target.count - done).unsafeBytes.baseAddress,
+                target.count - done, 0)
+            if count > 0 {
+                done += count
+            } else if count == 0 || errno != EINTR {
+                return false
+            }
+        }
+        return true
     }
 
     private func waitForInput(_ deadline: UInt64?) throws(ReadError) {

@@ -17,11 +17,12 @@ final class MountDaemon: ControlService {
         var options: MountOptions
     }
 
-    private let volume: Volume
+    let volume: Volume
     private let device: HeldDevice
-    private let registration: MountRegistration
+    let registration: MountRegistration
     private let session: FuseSession
     private let scrubs: ScrubService
+    private let showsSnapshot: Bool
     private let log: @Sendable (String) -> Void
 
     /// Opens and mounts. Signals that end the daemon must be blocked already.
@@ -32,6 +33,7 @@ final class MountDaemon: ControlService {
         self.volume = volume
         self.device = device
         self.log = log
+        showsSnapshot = plan.options.files?.isSnapshot == true
         let files = try Self.files(of: volume, plan)
         let status = volume.status()
         guard let identity = DeviceIdentity(path: plan.target) else {
@@ -218,6 +220,10 @@ final class MountDaemon: ControlService {
                         progress: { progress(ProgressReporter.Step($0)) }))
             case .remount:
                 guard let isReadOnly = request.readOnly else { throw .invalidArgument }
+                if !isReadOnly {
+                    guard !showsSnapshot else { throw .readOnly }
+                    try device.allowWriting()
+                }
                 try volume.setReadOnly(isReadOnly)
                 registration.update { $0.isReadOnly = isReadOnly }
             case .resize: reply.resize = try resize(request, isCancelled, progress)
@@ -233,15 +239,17 @@ final class MountDaemon: ControlService {
                 try FileRequests.perform(
                     request, volume.fileSystem, &reply, isCancelled: isCancelled,
                     progress: progress)
-            case .snapshot: break
+            case .snapshot, .stream: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
         } catch .readOnly where request.command == .remount {
-            // The device is open for reading only, and another mount may read it, too.
             throw Failure(
                 .failed, .remountRefused,
-                "\(record.device) was mounted read-only, and cannot become writable in place",
+                showsSnapshot
+                    ? "a snapshot of \(record.device) is mounted, which nobody writes to"
+                    : "\(record.device) was mounted read-only with a journal to replay, and cannot"
+                        + " become writable in place",
                 hint: "'aegisfs umount \(record.mountpoint)', then mount it again without ro")
         } catch .busy where request.command == .resize {
             throw Failure(.busy, .resizeRunning, "\(record.device) is being resized already")

@@ -67,10 +67,24 @@ enum MessageID: String, CaseIterable, Sendable {
     case noSnapshot = "AEGIS-0200"
     case snapshotExists = "AEGIS-0201"
     case snapshotHeld = "AEGIS-0202"
+
+    case streamToTerminal = "AEGIS-0400"
+    case streamDamaged = "AEGIS-0401"
+    case streamCut = "AEGIS-0402"
+    case notAStream = "AEGIS-0403"
+    case streamVersion = "AEGIS-0404"
+    case wrongBase = "AEGIS-0405"
+    case wrongPlace = "AEGIS-0406"
+    case alreadyReceived = "AEGIS-0407"
+    case receiveRunning = "AEGIS-0408"
+    case badToken = "AEGIS-0409"
+    case snapshotInUse = "AEGIS-0410"
+    case noVersion = "AEGIS-0411"
     case unconfirmed = "AEGIS-0203"
     case noProperty = "AEGIS-0250"
     case dataLost = "AEGIS-0251"
     case scrubRefused = "AEGIS-0252"
+    case repairUnconfirmed = "AEGIS-0253"
 
     case cannotShrink = "AEGIS-0350"
     case shrinkUnconfirmed = "AEGIS-0351"
@@ -380,9 +394,9 @@ enum MessageID: String, CaseIterable, Sendable {
         case .remountRefused:
             (
                 "the mount could not be changed",
-                "A volume that was mounted read-only stays so, because its device was opened for "
-                    + "reading only: unmount it, then mount it again. One with files open for "
-                    + "writing cannot be made read-only."
+                "A volume with files open for writing cannot be made read-only. One that was "
+                    + "mounted read-only after a crash cannot be made writable, because its journal "
+                    + "was replayed in memory only: unmount it, then mount it again."
             )
         case .controlDirectory:
             (
@@ -441,6 +455,10 @@ enum MessageID: String, CaseIterable, Sendable {
                 "Somebody asked that it not be deleted: by a hold, which 'aegisfs snapshot "
                     + "release TARGET NAME TAG' ends, or until a date, which only passes."
             )
+        case .streamToTerminal, .streamDamaged, .streamCut, .notAStream, .streamVersion,
+            .wrongBase, .wrongPlace, .alreadyReceived, .receiveRunning, .badToken, .snapshotInUse,
+            .noVersion:
+            streamTexts
         case .unconfirmed:
             (
                 "the change was not confirmed",
@@ -459,6 +477,13 @@ enum MessageID: String, CaseIterable, Sendable {
                 "What it holds, its journal and the reserves of a volume need the size that the "
                     + "message names, which is exact. Delete something, or choose a larger size. "
                     + "Nothing was changed."
+            )
+        case .repairUnconfirmed:
+            (
+                "a repair needs a yes",
+                "A repair changes the volume, and what it has changed stays so. It says first "
+                    + "what it would do; --yes confirms it. Who can should make a copy of the "
+                    + "device before."
             )
         case .shrinkUnconfirmed:
             (

@@ -2,12 +2,21 @@
 ///
 /// - Invariant: a result that could not be written is never passed over in silence. A closed pipe
 ///   ends the process as SIGPIPE would; any other failure ends it with exit code 1.
+internal import FSCore
 internal import Glibc
 
 enum Terminal {
     /// Writes a result to standard output.
     static func output(_ text: String) {
-        guard let error = write(text, to: STDOUT_FILENO) else { return }
+        var text = text
+        text.withUTF8 { finish(write(UnsafeRawBufferPointer($0), to: STDOUT_FILENO)) }
+    }
+
+    /// Writes bytes that are a result to standard output.
+    static func output(_ bytes: ByteView) { finish(write(bytes.unsafeBytes, to: STDOUT_FILENO)) }
+
+    private static func finish(_ error: Int32?) {
+        guard let error else { return }
         if error == EPIPE {
             // The reader has gone, as `| head` does: end in the way it expects of a filter.
             signal(SIGPIPE, SIG_DFL)
@@ -20,27 +29,29 @@ enum Terminal {
     }
 
     /// Writes a message to standard error. There is nowhere to report that this failed.
-    static func error(_ text: String) { _ = write(text, to: STDERR_FILENO) }
+    static func error(_ text: String) {
+        var text = text
+        text.withUTF8 { _ = write(UnsafeRawBufferPointer($0), to: STDERR_FILENO) }
+    }
 
     /// A message for a person on standard error.
     static func notice(_ text: String) { error("aegisfs: \(text)\n") }
 
     /// Writes everything, or returns the error number.
-    private static func write(_ text: String, to descriptor: Int32) -> Int32? {
-        var text = text
-        return text.withUTF8 { bytes in
-            var position = 0
-            while position < bytes.count {
-                let written = Glibc.write(
-                    descriptor, bytes.baseAddress! + position, bytes.count - position)
-                if written >= 0 {
-                    position += written
-                } else if errno != EINTR {
-                    return errno
-                }
+    private static func write(
+        _ bytes: UnsafeRawBufferPointer, to descriptor: Int32
+    ) -> Int32? {
+        var position = 0
+        while position < bytes.count {
+            let written = Glibc.write(
+                descriptor, bytes.baseAddress! + position, bytes.count - position)
+            if written >= 0 {
+                position += written
+            } else if errno != EINTR {
+                return errno
             }
-            return nil
         }
+        return nil
     }
 
     static func isTerminal(_ descriptor: Int32) -> Bool { isatty(descriptor) == 1 }

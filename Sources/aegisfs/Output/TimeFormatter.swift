@@ -35,6 +35,14 @@ enum TimeFormatter {
         return utc(seconds).hasPrefix(text.prefix(10)) ? seconds : nil
     }
 
+    /// The week of ISO 8601 in UTC: `2031-W07`.
+    static func week(_ seconds: Int64) -> String {
+        var time = time_t(seconds)
+        var fields = tm()
+        gmtime_r(&time, &fields)
+        return format(&fields, "%G-W%V")
+    }
+
     /// `0:07`, `12:34`, `3:00:05`.
     static func duration(_ seconds: UInt64) -> String {
         func twoDigits(_ value: UInt64) -> String { value < 10 ? "0\(value)" : "\(value)" }

@@ -5,7 +5,8 @@ internal import FSModules
 
 struct SnapshotRequest: Codable, Sendable {
     enum Action: String, Codable, Sendable {
-        case create, list, delete, rename, rollback, clone, hold, release, protect, stats
+        case create, list, delete, rename, rollback, clone, hold, release, protect, stats, prune
+        case history
     }
     var action: Action
     var names: [String] = []
@@ -18,6 +19,9 @@ struct SnapshotRequest: Codable, Sendable {
     /// Seconds since 1970.
     var until: Int64?
     var dryRun: Bool?
+    /// Of a prune: what it keeps, or how much is to come back.
+    var retention: Retention?
+    var freeBytes: UInt64?
 }
 
 /// The answer: the snapshots and heads as they are afterwards, or those that a plan names.
@@ -44,11 +48,46 @@ struct SnapshotDocument: Codable, Sendable {
         /// Deleted ones whose space is still to come back.
         var deleted: UInt64
         var uniqueBytes: UInt64
+        /// Space of deleted ones is being given back just now.
+        var isSweeping: Bool
+    }
+    /// A version of a path.
+    struct Version: Codable, Sendable {
+        var inode: UInt64
+        var kind: String
+        var sizeBytes: UInt64
+        var modified: String
+        var snapshots: [String]
+        /// The volume has it now.
+        var isPresent: Bool
+
+        init(_ version: FileVersion) {
+            inode = version.inode.rawValue
+            kind = version.kind.word
+            sizeBytes = version.size
+            modified = TimeFormatter.utc(version.modified.seconds)
+            snapshots = version.snapshots.map { String(decoding: $0, as: UTF8.self) }
+            isPresent = version.isPresent
+        }
+    }
+    /// What a prune makes of a snapshot.
+    struct Verdict: Codable, Sendable {
+        var name: String
+        var created: String
+        var isKept: Bool
+        /// The rules that keep it, or the one by which it goes.
+        var reasons: [String]
     }
     var snapshots: [Entry] = []
     var totals: Totals?
     /// What a rollback kept.
     var kept: String?
+    var verdicts: [Verdict]?
+    /// Of a path, the oldest first.
+    var versions: [Version]?
+    /// What a deletion gives back: at most, with shared blocks. At least, if it is not complete.
+    var freesBytes: UInt64?
+    var freesIsComplete: Bool?
     /// The plan was not carried out.
     var isDryRun = false
 }
@@ -79,25 +118,35 @@ struct SnapshotService {
     let volume: Volume
     let target: String
 
-    private var store: Snapshots { volume.snapshotStore }
+    var store: Snapshots { volume.snapshotStore }
 
     func perform(_ request: SnapshotRequest) throws(Failure) -> SnapshotDocument {
         var document = SnapshotDocument()
         let names = request.names.map { Array($0.utf8) }
         do throws(FSError) {
             switch request.action {
+            case .prune: try prune(request, &document)
+            case .history:
+                guard let path = request.names.first else { throw .invalidArgument }
+                document.versions = try store.history(of: path).map {
+                    SnapshotDocument.Version($0)
+                }
             case .list: document.snapshots = try store.figures().map(SnapshotDocument.Entry.init)
             case .stats: document.totals = try totals()
             case .create, .clone, .rollback, .rename:
                 try change(request, names, &document)
             case .delete:
-                let plan = try plan(names, request)
-                document.snapshots = plan
+                let names = expanded(names)
+                document.snapshots = try plan(names, request)
                 document.isDryRun = request.dryRun == true
-                if request.dryRun != true { try store.delete(names) }
+                if request.dryRun == true {
+                    try noteFreed(names, &document)
+                } else {
+                    try store.delete(names)
+                }
             case .hold, .release, .protect: try relabel(request, names)
             }
-            if request.action != .list, request.action != .stats, request.dryRun != true {
+            if ![.list, .stats, .prune, .history].contains(request.action), request.dryRun != true {
                 try volume.synchronize()
             }
         } catch { throw failure(error, request) }
@@ -192,7 +241,8 @@ struct SnapshotService {
             snapshots: UInt64(all.filter { $0.record.kind == .snapshot }.count),
             heads: UInt64(all.filter { $0.record.kind == .head }.count),
             deleted: UInt64(store.deletedCount),
-            uniqueBytes: all.reduce(0) { $0 + ($1.uniqueBlocks ?? 0) } << 12)
+            uniqueBytes: all.reduce(0) { $0 + ($1.uniqueBlocks ?? 0) } << 12,
+            isSweeping: store.isSweeping)
     }
 
     /// Names what is in the way, and the cure.
@@ -207,6 +257,10 @@ struct SnapshotService {
             return Failure(
                 .failed, .snapshotExists,
                 "\(target): '\(request.newName ?? request.tag ?? names)' exists already")
+        case .busy where request.names.contains(where: { store.isInUse(Array($0.utf8)) }):
+            return Failure(
+                .busy, .snapshotInUse,
+                "\(target): a 'send', 'receive' or 'diff' works with '\(names)'")
         case .busy, .notPermitted:
             let kept = request.names.filter { name in
                 store.label(of: Array(name.utf8)).map {

@@ -19,6 +19,14 @@ final class HeldDevice: Sendable {
         self.backing = backing
     }
 
+    /// Opens for writing, too, what is open for reading; fails if somebody else reads it.
+    func allowWriting() throws(FSError) {
+        for descriptor in backing where flock(descriptor.raw, LOCK_EX | LOCK_NB) != 0 {
+            throw .device(.open, errno: errno, offset: 0)
+        }
+        try device.allowWriting()
+    }
+
     func close() {
         device.close()
         for descriptor in backing { flock(descriptor.raw, LOCK_UN) }
@@ -126,6 +134,19 @@ enum DeviceAccess {
             device.close()
             throw Failure(error, target: path)
         }
+    }
+
+    /// A volume for looking at; opened for changing first where a crash left something in its journal
+    /// that cannot be looked at without.
+    static func openRecovered(_ path: String) throws(Failure) -> (HeldDevice, Volume) {
+        do throws(Failure) {
+            let (device, volume) = try openVolume(reading: path)
+            if volume.recovery == nil { return (device, volume) }
+            // A root that was replayed in memory only can be looked at, but not compared.
+            try? volume.close()
+            device.close()
+        } catch  where error.id == .notReplayable {}
+        return try openVolume(changing: path)
     }
 
     /// A volume for looking at, never for changing.

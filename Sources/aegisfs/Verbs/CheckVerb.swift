@@ -48,6 +48,10 @@ extension ProgressReporter.Step {
 
 enum CheckVerb {
     static func run(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        if arguments.has(.repair) { return try RepairVerb.run(arguments) }
+        for option in [OptionSpec.yes, .dryRun] where arguments.has(option) {
+            throw Failure(.usage, .usage, "--\(option.name) is for --repair")
+        }
         let reporter = ProgressReporter(
             arguments.progressMode, command: "check", json: arguments.json,
             quiet: arguments.isQuiet)
@@ -68,6 +72,8 @@ enum CheckVerb {
             Terminal.output("fsck.aegisfs \(Program.version)\n")
             return .done
         }
+        let mayRepair = [OptionSpec.automatic, .preen, .assumeYes].contains { arguments.has($0) }
+        if mayRepair, !arguments.has(.assumeNo) { return try RepairVerb.runAutomatic(arguments) }
         let path = arguments.operands[0]
         let reporter = ProgressReporter(.none, command: "check", json: false, quiet: true)
         let interruption = interruption(arguments, reporter)

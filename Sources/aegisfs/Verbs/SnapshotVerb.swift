@@ -20,14 +20,37 @@ enum SnapshotVerb {
             ("unique", .right), ("frees with older", .right), ("parent", .left),
         ])
         func size(_ bytes: UInt64?) -> String { bytes.map(arguments.size) ?? "-" }
-        for entry in document.snapshots {
+        let lines =
+            arguments.has(.snapshotTree)
+            ? tree(document.snapshots) : document.snapshots.map { ($0, 0) }
+        for (entry, depth) in lines {
             table.add([
-                entry.name, entry.kind, entry.created, size(entry.referencedBytes),
+                String(repeating: "  ", count: depth) + entry.name, entry.kind, entry.created,
+                size(entry.referencedBytes),
                 size(entry.uniqueBytes), size(entry.freesWithOlderBytes), entry.parent ?? "-",
             ])
         }
         Terminal.output(table.text(header: !arguments.has(.noHeader)))
         return .done
+    }
+
+    /// Each entry behind the one from which it goes on, with its depth: a line of one child each is not
+    /// indented, so that only branches are.
+    private static func tree(
+        _ entries: [SnapshotDocument.Entry]
+    ) -> [(SnapshotDocument.Entry, Int)] {
+        let names = Set(entries.map(\.name))
+        let children = Dictionary(grouping: entries.filter { names.contains($0.parent ?? "") }) {
+            $0.parent ?? ""
+        }
+        var lines: [(SnapshotDocument.Entry, Int)] = []
+        var open = entries.filter { !names.contains($0.parent ?? "") }.reversed().map { ($0, 0) }
+        while let (entry, depth) = open.popLast() {
+            lines.append((entry, depth))
+            let next = children[entry.name] ?? []
+            for child in next.reversed() { open.append((child, depth + (next.count > 1 ? 1 : 0))) }
+        }
+        return lines
     }
 
     static func stats(_ arguments: Arguments) throws(Failure) -> ExitCode {
@@ -46,9 +69,86 @@ enum SnapshotVerb {
         let names = Array(arguments.operands.dropFirst())
         guard !names.isEmpty else { throw .usage("snapshot delete: NAME is missing") }
         var request = SnapshotRequest(action: .delete, names: names)
-        return try confirmed(arguments, &request) { plan in
+        let code = try confirmed(arguments, &request) { plan in
             "delete " + plan.snapshots.map(\.name).joined(separator: ", ")
+                + freed(plan, arguments)
         }
+        if arguments.has(.waitForSpace), !arguments.has(.dryRun) { try wait(arguments) }
+        return code
+    }
+
+    private static func freed(_ plan: SnapshotDocument, _ arguments: Arguments) -> String {
+        guard let bytes = plan.freesBytes else { return "" }
+        return " (gives back \(plan.freesIsComplete == false ? "at least " : "")"
+            + "\(arguments.size(bytes)))"
+    }
+
+    /// Returns when the space of what was deleted is back.
+    private static func wait(_ arguments: Arguments) throws(Failure) {
+        var first: UInt64?
+        while true {
+            guard let totals = try perform(arguments, SnapshotRequest(action: .stats)).totals,
+                totals.isSweeping
+            else { return }
+            let total = first ?? totals.deleted
+            if first == nil, !arguments.isQuiet, !arguments.json {
+                Terminal.notice("giving back the space of \(totals.deleted) deleted snapshots")
+            }
+            first = max(total, totals.deleted)
+            sleep(milliseconds: 100)
+        }
+    }
+
+    static func prune(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        var request = SnapshotRequest(action: .prune)
+        var retention = Retention()
+        for (option, period) in OptionSpec.retention {
+            guard let text = arguments.value(option) else { continue }
+            guard let count = Int(text), (0...1_000_000).contains(count) else {
+                throw .usage("\(option.name): '\(text)' is no number of snapshots")
+            }
+            retention.keep[period.rawValue] = count
+        }
+        request.freeBytes = try arguments.value(.freeSize).map { (text) throws(Failure) in
+            try SizeParser.parse(text, option: "--free")
+        }
+        guard request.freeBytes != nil || retention.keep.values.contains(where: { $0 > 0 }) else {
+            throw .usage(
+                "snapshot prune: nothing says what to keep",
+                hint: "--keep-daily 7 --keep-weekly 4, or --free 20G")
+        }
+        request.retention = retention
+        let plan = try perform(arguments, request)
+        let names = plan.snapshots.map(\.name)
+        if !arguments.json, !arguments.isQuiet {
+            for verdict in plan.verdicts ?? [] {
+                Terminal.output(
+                    "\(verdict.isKept ? "keep" : "drop")  \(verdict.created)  \(verdict.name)  "
+                        + "(\(verdict.reasons.joined(separator: ", ")))\n")
+            }
+        }
+        if arguments.has(.dryRun) || names.isEmpty {
+            return arguments.json ? try done(arguments, plan) : .done
+        }
+        let sentence = "delete \(names.count) snapshots\(freed(plan, arguments))"
+        if !arguments.has(.yes) {
+            guard let answer = Terminal.confirm("\(sentence)?") else {
+                throw Failure(
+                    .needsConfirmation, .unconfirmed, "would \(sentence)",
+                    hint: "--yes goes ahead without a question")
+            }
+            guard answer else {
+                throw Failure(.needsConfirmation, .unconfirmed, "nothing was changed")
+            }
+        }
+        // A request has a bounded length.
+        for start in stride(from: 0, to: names.count, by: 100) {
+            let part = names[start..<min(start + 100, names.count)]
+            _ = try perform(arguments, SnapshotRequest(action: .delete, names: Array(part)))
+        }
+        var result = plan
+        result.isDryRun = false
+        return arguments.json ? try done(arguments, result) : .done
     }
 
     static func rollback(_ arguments: Arguments) throws(Failure) -> ExitCode {
@@ -136,10 +236,10 @@ enum SnapshotVerb {
         return .done
     }
 
-    private static func perform(
-        _ arguments: Arguments, _ request: SnapshotRequest
+    static func perform(
+        _ arguments: Arguments, _ request: SnapshotRequest, on target: String? = nil
     ) throws(Failure) -> SnapshotDocument {
-        let path = arguments.operands[0]
+        let path = target ?? arguments.operands[0]
         switch try Target.resolve(path) {
         case .live(let mount):
             if request.action == .create, !arguments.has(.noSync),
@@ -156,10 +256,10 @@ enum SnapshotVerb {
             }
             return document
         case .offline:
-            let isReading = request.action == .list || request.action == .stats
+            let isReading = [.list, .stats, .prune, .history].contains(request.action)
             let (device, volume) =
                 isReading || request.dryRun == true
-                ? try DeviceAccess.openVolume(reading: path)
+                ? try DeviceAccess.openRecovered(path)
                 : try DeviceAccess.openVolume(changing: path)
             defer { device.close() }
             let result: Result<SnapshotDocument, Failure>

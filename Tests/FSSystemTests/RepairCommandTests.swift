@@ -1,0 +1,187 @@
+/// `aegisfs check --repair` and `fsck.aegisfs -p` on images and loop devices: what they ask, say, change and
+/// return; and that a kill in the middle does no harm.
+@testable internal import FSCore
+internal import FSModules
+internal import FSTestSupport
+internal import Foundation
+internal import Glibc
+internal import Testing
+
+@Suite(.serialized) struct RepairCommandTests {
+    private func expect(
+        _ result: ProcessResult, _ code: Int32, _ words: String...,
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) {
+        #expect(
+            result.exitCode == code, "\(result.output)\(result.errors)",
+            sourceLocation: sourceLocation)
+        for word in words {
+            #expect(
+                (result.output + result.errors).contains(word),
+                "no '\(word)' in \(result.output)\(result.errors)", sourceLocation: sourceLocation)
+        }
+    }
+
+    private func open<R>(_ path: String, _ body: (Volume) throws -> R) throws -> R {
+        let device = try FileBlockDevice(path: path, access: .readWrite)
+        defer { device.close() }
+        var options = OpenOptions()
+        options.checkpointIntervalMilliseconds = 0
+        let volume = try Volume.open(device, modules: .standard, options: options)
+        let result = try body(volume)
+        try volume.close()
+        return result
+    }
+
+    private func fill(_ path: String, files: Int) throws {
+        try open(path) { volume in
+            let fs = volume.fileSystem
+            for index in 0..<files {
+                let made = try Array("file-\(index)".utf8).withView {
+                    try fs.create($0, in: .root, NewInode(mode: 0o100644))
+                }
+                _ = try [UInt8](repeating: UInt8(index % 251), count: 100 + index * 20).withView {
+                    try fs.write(made.inode, at: 0, $0)
+                }
+                fs.release(made.inode, count: 1)
+            }
+        }
+    }
+
+    /// A file loses its name, another one has a wrong count of links, and blocks are leaked.
+    private func damage(_ path: String) throws {
+        try open(path) { volume in
+            let fs = volume.fileSystem
+            let transaction = Transaction()
+            let lost = Array("file-3".utf8)
+            transaction.delete(Key(.root, .directoryEntry, lost.withView { fs.hash($0) }))
+            let other = try Array("file-4".utf8).withView { try fs.lookup($0, in: .root).inode }
+            var record = try fs.record(of: other)
+            record.linkCount = 7
+            transaction.put(other, record)
+            transaction.publish(try volume.allocator.allocateData(5, goal: nil, leaving: .nothing))
+            _ = try volume.commit(
+                Volume.Recording(transaction, [], .emergency, .upkeep), freezing: nil)
+        }
+    }
+
+    private func bytes(_ path: String) throws -> Data {
+        try Data(contentsOf: URL(fileURLWithPath: path))
+    }
+
+    @Test func anImageIsRepaired() throws {
+        try withVolume(size: "64M") { volume, _ in
+            let image = volume.target
+            try fill(image, files: 40)
+            expect(try AegisCommand.run("check", "--repair", image), 0, "clean")
+            try damage(image)
+            let ids = ["AEGIS-1308", "AEGIS-1303", "AEGIS-1203"]
+            let found = try AegisCommand.run("check", image)
+            expect(found, 3, ids[0], ids[1], ids[2])
+
+            let before = try bytes(image)
+            let plan = try AegisCommand.run("check", "--repair", image)
+            expect(plan, 13, "AEGIS-0253", "would be repaired", "nothing was changed", ids[0])
+            let trial = try AegisCommand.run("check", "--repair", "--dry-run", image)
+            expect(trial, 3, "can be repaired; nothing was changed", "lost+found", ids[1])
+            #expect(try bytes(image) == before)
+
+            let done = try AegisCommand.run("check", "--repair", "--yes", "--json", image)
+            expect(
+                done, 4, "\"is_repaired\":true", "\"found_damage\":true", "\"salvaged_inodes\":1",
+                "\"is_dry_run\":false", ids[0], ids[1], ids[2])
+            expect(try AegisCommand.run("check", image), 0, "clean")
+            expect(try AegisCommand.run("check", "--repair", "--yes", image), 0, "clean")
+            try open(image) { volume in
+                let fs = volume.fileSystem
+                let directory = try Array("lost+found".utf8).withView {
+                    try fs.lookup($0, in: .root).inode
+                }
+                var names: [String] = []
+                try fs.readDirectory(directory, after: 2, withAttributes: false) { entry, _ in
+                    names.append(String(decoding: entry.name.toArray(), as: UTF8.self))
+                    return true
+                }
+                #expect(names.count == 1 && names[0].hasPrefix("#"))
+            }
+            expect(try AegisCommand.run("check", "--yes", image), 2, "--repair")
+        }
+    }
+
+    @Test func fsckRepairs() throws {
+        try withVolume(size: "64M") { volume, directory in
+            let image = volume.target
+            try fill(image, files: 10)
+            let fsck = directory.appendingPathComponent("fsck.aegisfs").path
+            try FileManager.default.createSymbolicLink(
+                atPath: fsck, withDestinationPath: try AegisCommand.requirePath())
+            for (option, code) in [("-p", 0), ("-n", 4), ("-p", 1), ("-y", 0)] as [(String, Int32)]
+            {
+                if option == "-n" { try damage(image) }
+                expect(try run([fsck, option, image], seconds: 60), code)
+            }
+        }
+    }
+
+    @Test(.enabled(if: TestMachine.canMount)) func aMountIsNotRepaired() throws {
+        try withVolume(size: "64M") { volume, _ in
+            try volume.mount()
+            for target in [volume.target, volume.directory.path] {
+                expect(
+                    try AegisCommand.run("check", "--repair", "--yes", target), 11, "mounted",
+                    "umount")
+            }
+            try volume.unmount()
+            expect(try AegisCommand.run("check", "--repair", "--yes", volume.target), 0)
+        }
+    }
+
+    /// What `kill -9` leaves of a repair is repaired by the next one.
+    @Test func aKilledRepairIsDoneAgain() throws {
+        try withVolume(size: "256M") { volume, _ in
+            let image = volume.target
+            try fill(image, files: 3000)
+            var kills = 0
+            for pause in [2000, 5000, 10000, 20000, 40000, 80000] as [UInt32] {
+                try damageMuch(image)
+                let command = Process()
+                command.executableURL = URL(fileURLWithPath: try AegisCommand.requirePath())
+                command.arguments = ["check", "--repair", "--yes", "-q", image]
+                command.standardOutput = FileHandle.nullDevice
+                try command.run()
+                usleep(pause)
+                kill(command.processIdentifier, SIGKILL)
+                command.waitUntilExit()
+                if command.terminationReason == .uncaughtSignal { kills += 1 }
+                let again = try AegisCommand.run("check", "--repair", "--yes", "-q", image)
+                #expect([0, 4].contains(again.exitCode), "\(again.output.suffix(400))")
+                expect(try AegisCommand.run("check", image), 0, "clean")
+            }
+            #expect(kills > 0)
+        }
+    }
+
+    /// Every hundredth file that still has its name loses it, and every record's block count is wrong.
+    private func damageMuch(_ path: String) throws {
+        try open(path) { volume in
+            let fs = volume.fileSystem
+            for index in 0..<3000 {
+                let name = Array("file-\(index)".utf8)
+                guard let found = try? name.withView({ try fs.lookup($0, in: .root) }) else {
+                    continue
+                }
+                let transaction = Transaction()
+                if index % 100 == 0 {
+                    transaction.delete(Key(.root, .directoryEntry, name.withView { fs.hash($0) }))
+                } else {
+                    var record = try fs.record(of: found.inode)
+                    record.blocks += 5
+                    transaction.put(found.inode, record)
+                }
+                _ = try volume.commit(
+                    Volume.Recording(transaction, [], .emergency, .upkeep), freezing: nil)
+                fs.release(found.inode, count: 1)
+            }
+        }
+    }
+}
