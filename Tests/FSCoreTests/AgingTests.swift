@@ -75,7 +75,11 @@ import Testing
         let inode = try write("aged", bytes: size)
         let after = try meanRun(volume, inode)
         print("aging: \(before) blocks a run when fresh, \(after) when aged")
-        #expect(after >= 100, "\(before) blocks a run when fresh, \(after) when aged")
+        #expect(after >= 250, "\(before) blocks a run when fresh, \(after) when aged")
+        let free = try volume.freeRuns()
+        #expect(
+            free.blocks + 200 > fs.statistics().freeBlocks
+                && free.histogram.reduce(0, +) == free.count && free.meanBlocks > 1)
         try volume.close()
         #expect(try checkerProblem(device) == nil)
     }

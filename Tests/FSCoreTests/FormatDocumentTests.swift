@@ -350,6 +350,7 @@ import Testing
         inode.nameCookie = 0x0A0B_0C0D_0E0F_1011
         inode.compression = .codec(.zstd, level: 7)
         inode.copies = 2
+        inode.deduplication = .on
         let buffer = ByteBuffer(count: InodeRecord.byteCount)
         inode.encode(buffer.bytes)
         let sample = contents(buffer)
@@ -363,7 +364,7 @@ import Testing
             "change sequence": .number(0x8081_8283_8485_8687),
             "parent": .number(0x9192_9394_9596), "name cookie": .number(0x0A0B_0C0D_0E0F_1011),
             "codec": .number(2), "level": .number(7),
-            "copies": .number(2),
+            "copies": .number(2), "deduplication": .number(1),
         ]
         for (index, name) in ["atime", "mtime", "ctime", "btime"].enumerated() {
             let time = time(UInt32(index) + 1)
@@ -373,7 +374,10 @@ import Testing
         try compare("Inode record", sample, expected)
         try refuse(
             "Inode record", sample,
-            fixed: ["version", "name hash kind", "content", "hints", "codec", "level", "copies"]
+            fixed: [
+                "version", "name hash kind", "content", "hints", "codec", "level", "copies",
+                "deduplication",
+            ]
         ) { _ = try InodeRecord(decoding: $0, inode: 1) }
     }
 

@@ -123,7 +123,7 @@ struct Injection: Sendable {
         },
         items(.blockLeaked) {
             $0.transaction.publish(
-                try $0.volume.allocator.allocateData(20, goal: nil, keeping: 0))
+                try $0.volume.allocator.allocateData(20, goal: nil, leaving: .nothing))
         },
         items(.blockUsedTwice, ["victim"]) {
             let (key, extent) = try $0.extent("victim")
@@ -151,7 +151,7 @@ struct Injection: Sendable {
         },
         items(.remapUnreferenced) { damage in
             damage.allowRemaps()
-            let run = try damage.volume.allocator.allocateData(8, goal: nil, keeping: 0)
+            let run = try damage.volume.allocator.allocateData(8, goal: nil, leaving: .nothing)
             damage.transaction.publish(run)
             damage.put(
                 RemapRecord(
@@ -364,7 +364,7 @@ extension RepairRig.Damage {
     }
 
     func allocate(_ count: UInt64) throws -> BlockRun {
-        let run = try volume.allocator.allocateData(count, goal: nil, keeping: 0)
+        let run = try volume.allocator.allocateData(count, goal: nil, leaving: .nothing)
         transaction.publish(run)
         return run
     }

@@ -107,6 +107,10 @@ internal import Testing
             try volume.unmount()
             let output = try AegisCommand.require("trim", volume.target, "--json")
             #expect(output.contains("trimmed_bytes"))
+            let map = try AegisCommand.require("inspect", "space", volume.target)
+            #expect(map.contains("mean_free_run_blocks") && map.contains("......"))
+            let status = try AegisCommand.require("status", volume.target, "--json")
+            #expect(status.contains("mean_run_bytes"))
             #expect(try kept() <= 40)
             #expect(try volume.check().exitCode == 0)
         }

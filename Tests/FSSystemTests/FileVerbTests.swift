@@ -1,6 +1,7 @@
 /// The verbs about files and their compression, by the command: on images and mounts.
 internal import FSTestSupport
 internal import Foundation
+internal import Glibc
 internal import Testing
 
 @Suite(.serialized) struct FileVerbTests {
@@ -55,6 +56,87 @@ internal import Testing
             // Offline, and only below a directory.
             try AegisCommand.require("dedup", volume.target, "/plain")
             #expect(try volume.check().exitCode == 0)
+        }
+    }
+
+    /// A file is copied within the volume in no time and takes no space; writing to either leaves the
+    /// other. `AEGISFS_TEST_COPY_MIB` sets its size.
+    @Test(.enabled(if: TestMachine.canMount)) func aCopyTakesNoSpace() throws {
+        let mebibytes = TestMachine.count("AEGISFS_TEST_COPY_MIB", default: 128)
+        try withVolume(size: "\(mebibytes * 2 + 512)M") { volume, _ in
+            try volume.mount()
+            let root = volume.directory.path
+            func used() throws -> Int {
+                for _ in 0...1 { try AegisCommand.require("sync", root) }
+                let line = try require(["stat", "-f", "-c", "%b %f", root])
+                let numbers = line.split(whereSeparator: \.isWhitespace).compactMap { Int($0) }
+                return numbers[0] - numbers[1]
+            }
+            try require(["/bin/sh", "-c", "head -c \(mebibytes)M /dev/urandom > \(root)/a"])
+            let sum = try require(["md5sum", "\(root)/a"]).prefix(32)
+            let before = try used()
+            let start = Date()
+            try require(["cp", "\(root)/a", "\(root)/b"])
+            let seconds = Date().timeIntervalSince(start)
+            print("cp of \(mebibytes) MiB within the volume: \(Int(seconds * 1000)) ms")
+            #expect(try used() - before < 1024)
+            try require([
+                "dd", "if=/dev/zero", "of=\(root)/b", "bs=1M", "count=1", "conv=notrunc",
+                "status=none",
+            ])
+            #expect(try require(["md5sum", "\(root)/a"]).prefix(32) == sum)
+            #expect(try used() - before < 2048)
+            try require(["rm", "\(root)/a"])
+            try require(["cmp", "-n", "1048576", "\(root)/b", "/dev/zero"])
+            try volume.unmount()
+            #expect(try volume.check().exitCode == 0)
+        }
+    }
+
+    /// `mount -o dedup` and the property: the second copy takes no space; and ^C in an offline run
+    /// leaves a volume that is closed in order, on which the next run finishes the work.
+    @Test(.enabled(if: TestMachine.canMount)) func deduplicatesAsItIsWrittenAndStopsWhenAsked()
+        throws
+    {
+        try withVolume(size: "512M") { volume, folder in
+            try require(["/bin/sh", "-c", "head -c 20M /dev/urandom > \(folder.path)/source"])
+            try volume.mount(options: "dedup=1M")
+            let root = volume.directory.path
+            for name in ["a", "b"] {
+                try require(["cp", "\(folder.path)/source", "\(root)/\(name)"])
+            }
+            let usage = try AegisCommand.require("usage", "\(root)/b", "--json")
+            #expect(usage.contains("\"exclusive_bytes\":0"), "\(usage)")
+            #expect(try AegisCommand.require("property", "get", root, "dedup") == "on\n")
+            try AegisCommand.require("property", "set", root, "dedup", "off")
+            for index in 0..<8 {
+                try require(["cp", "\(folder.path)/source", "\(root)/c\(index)"])
+            }
+            let path = try AegisCommand.requirePath()
+            #expect(try run([path, "property", "set", root, "dedup", "much"]).exitCode == 2)
+            try volume.unmount()
+            #expect(
+                try run([path, "mount", "-o", "dedup=1G", volume.target, root]).exitCode == 2)
+            for delay in [20, 60, 120, 240] as [UInt32] {
+                let child = try ChildProcess([path, "dedup", volume.target])
+                usleep(delay * 1000)
+                child.signal(SIGINT)
+                let ended = child.wait(seconds: 30)
+                #expect(
+                    ended.exitCode == 0
+                        || ended.exitCode == 130 && ended.errors.contains("until then stays"),
+                    "\(ended.exitCode): \(ended.errors)")
+                let status = try AegisCommand.require("status", volume.target, "--json")
+                #expect(status.contains("\"was_cleanly_unmounted\":true"), "\(status)")
+            }
+            try AegisCommand.require("dedup", volume.target)
+            #expect(try volume.check().exitCode == 0)
+            try volume.mount()
+            for index in 0..<8 {
+                try require(["cmp", "\(folder.path)/source", "\(root)/c\(index)"])
+            }
+            let all = try AegisCommand.require("usage", root, "--json")
+            #expect(all.contains("\"stored_bytes\":\(20 << 20)"), "\(all)")
         }
     }
 }

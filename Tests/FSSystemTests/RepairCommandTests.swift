@@ -59,7 +59,7 @@ internal import Testing
             var record = try fs.record(of: other)
             record.linkCount = 7
             transaction.put(other, record)
-            transaction.publish(try volume.allocator.allocateData(5, goal: nil, keeping: 0))
+            transaction.publish(try volume.allocator.allocateData(5, goal: nil, leaving: .nothing))
             _ = try volume.commit(
                 Volume.Recording(transaction, [], .emergency, .upkeep), freezing: nil)
         }

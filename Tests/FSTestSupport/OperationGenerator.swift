@@ -109,7 +109,8 @@ struct OperationGenerator {
         ])
         // The kernel answers an empty write itself; to a directory it is nobody's.
         let least = kindOf(target, model) == .directory ? 1 : 0
-        let payload = Payload(pattern, seed: random.next(), count: max(length(), least))
+        let seed = random.next() % (profile.contents ?? .max)
+        let payload = Payload(pattern, seed: seed, count: max(length(), least))
         return .write(target, at: offset(size), payload)
     }
 

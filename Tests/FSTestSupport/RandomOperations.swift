@@ -13,6 +13,8 @@ public struct OperationProfile: Sendable {
     public var leavesWhiteouts = true
     /// What is written can be compressed.
     public var isCompressible = false
+    /// So few different contents are written; nil: as many as there are writes.
+    public var contents: UInt64?
     public var largestExtendedAttribute = 65536
     public var largestWrite = 300 << 10
     public var largestOffset = 4 << 20

@@ -30,12 +30,15 @@ public final class SnapshotCrashRun {
         var snapshots: [[UInt8]: UInt64]
     }
 
-    public init(seed: UInt64, steps: Int, options: OpenOptions) throws {
+    public init(
+        seed: UInt64, steps: Int, options: OpenOptions, resizes: Bool = false
+    ) throws {
         self.options = options
         device = SimulatedBlockDevice(byteCount: 64 << 20)
         _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
         let session = try SnapshotSession(seed: seed, device: device, options: options)
         session.reopens = false
+        session.resizes = resizes
         firstEvent = device.eventCount
         note(session.state)
         durable = [(firstEvent, 0)]

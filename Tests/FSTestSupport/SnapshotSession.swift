@@ -28,6 +28,10 @@ public final class SnapshotSession {
     public var whenDurable: () -> Void = {}
     /// Whether steps close the volume or look at all of it.
     public var reopens = true
+    /// Whether steps change the size of the volume.
+    public var resizes = false
+    /// What that has moved.
+    public private(set) var movedBytes: UInt64 = 0
     private let inside = Inside()
     private var random: SeededRandom
     private let seed: UInt64
@@ -95,7 +99,7 @@ public final class SnapshotSession {
 
     public enum Step: CaseIterable {
         case operations, create, clone, rollback, delete, deleteHead, sweep, checkpoint, reopen
-        case synchronize, verify
+        case synchronize, verify, resize
     }
 
     public func run(_ count: Int) throws {
@@ -104,6 +108,7 @@ public final class SnapshotSession {
                 (8, .operations), (4, .create), (1, .clone), (1, .rollback), (3, .delete),
                 (1, .deleteHead), (2, .sweep), (2, .checkpoint), (2, .synchronize),
                 (reopens ? 1 : 0, .reopen), (reopens ? 1 : 0, .verify),
+                (resizes ? 3 : 0, .resize),
             ])
             do { try perform(step) } catch {
                 throw Failure(
@@ -178,22 +183,7 @@ public final class SnapshotSession {
             }
         case .checkpoint:
             trace.append("checkpoint")
-            // In its middle some of the sweeping goes on, and what it did becomes durable first.
-            var failure: (any Error)?
-            inside.body = { [unowned self] in
-                inside.body = nil
-                do {
-                    let operations = volume.snapshotStore
-                    var hasSwept = false
-                    for _ in 0..<random.below(5) where try operations.sweepOnce() {
-                        hasSwept = true
-                    }
-                    if hasSwept { try volume.synchronize() }
-                } catch { failure = error }
-            }
-            defer { inside.body = nil }
-            try volume.checkpoint()
-            if let failure { throw failure }
+            try sweepingInTheNextCheckpoint { try volume.checkpoint() }
             whenDurable()
         case .synchronize:
             trace.append("synchronize")
@@ -203,7 +193,45 @@ public final class SnapshotSession {
             trace.append("reopen")
             try reopen()
         case .verify: try verify()
+        case .resize: try resize()
         }
+    }
+
+    /// In the middle of the first checkpoint of `body` some of the sweeping goes on, and what it did
+    /// becomes durable first.
+    private func sweepingInTheNextCheckpoint(_ body: () throws -> Void) throws {
+        var failure: (any Error)?
+        inside.body = { [unowned self] in
+            inside.body = nil
+            do {
+                let operations = volume.snapshotStore
+                var hasSwept = false
+                for _ in 0..<random.below(5) where try operations.sweepOnce() {
+                    hasSwept = true
+                }
+                if hasSwept { try volume.synchronize() }
+            } catch { failure = error }
+        }
+        defer { inside.body = nil }
+        try body()
+        if let failure { throw failure }
+    }
+
+    private func resize() throws {
+        let target: ResizeTarget =
+            random.chance(1, in: 2) ? .minimum : .bytes(UInt64(20 + random.below(60)) << 20)
+        trace.append("resize to \(target)")
+        try sweepingInTheNextCheckpoint { try change(to: target) }
+    }
+
+    private func change(to target: ResizeTarget) throws(FSError) {
+        do throws(FSError) {
+            movedBytes += try volume.resize(target).movedBytes
+        } catch {
+            guard case .cannotShrink = error else { throw error }
+            return
+        }
+        whenDurable()
     }
 
     public func reopen() throws {

@@ -242,12 +242,16 @@ def stop(number, _frame):
     raise SystemExit(128 + number)
 
 
+def catch_signals():
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
 def main():
     sizes = parse_arguments()
     if os.geteuid() != 0:
         raise SystemExit("bench: needs root, for mounts, loop devices and dropping caches")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    catch_signals()
     parent = sizes.work or os.path.join(PROJECT, ".build", "bench")
     os.makedirs(parent, exist_ok=True)
     work = tempfile.mkdtemp(prefix="run-", dir=parent)

@@ -227,6 +227,7 @@ final class FileMap: @unchecked Sendable {
             copies: copies, goal: before.flatMap { $0.goal(for: block) }, space: space,
             isPromised: promised >= (range.upperBound - range.lowerBound) * UInt64(copies),
             isStaged: isStaged(source.count * copies))
+        if placement.isPromised, promised > 0 { transaction.fillsPromise = true }
         let fresh = try storeBest(block, source, record, placement, transaction)
         try replace(inode, range, overlapped, with: fresh, before, &record, space, transaction)
     }

@@ -53,9 +53,7 @@ extension FileSystem {
     ) throws(FSError) -> UInt64 {
         let firstBlock = range.lowerBound >> 12
         let lastBlock = (range.upperBound - 1) >> 12
-        let found = try fileMap.extents(
-            inode, firstBlock..<lastBlock + 1, limit: Self.reclaimBatch)
-        let isLast = found.count < Self.reclaimBatch
+        let (found, isLast) = try batch(inode, firstBlock..<lastBlock + 1)
         let endBlock = isLast ? lastBlock + 1 : min(found[found.count - 1].end, lastBlock + 1)
         let end = min(range.upperBound, endBlock << 12)
 
@@ -97,9 +95,7 @@ extension FileSystem {
                 try moveOut(inode, &record, transaction)
                 guard transaction.published.isEmpty else { return block }
                 record.content = .extents
-                let found = try fileMap.extents(
-                    inode, block..<endBlock, limit: Self.reclaimBatch)
-                let isLast = found.count < Self.reclaimBatch
+                let (found, isLast) = try batch(inode, block..<endBlock)
                 let pieceEnd = isLast ? endBlock : min(found[found.count - 1].end, endBlock)
                 var holes: [FileMap.Extent] = []
                 var position = block

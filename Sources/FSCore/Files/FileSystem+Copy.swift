@@ -88,13 +88,12 @@ extension FileSystem {
             if isTail, count & 4095 != 0 { blocks += 1 }
             guard blocks > 0 else { return 0 }
 
-            let limit = Self.reclaimBatch
             let first = from >> 12
             let place = to >> 12
-            let shared = try fileMap.extents(source, first..<first + blocks, limit: limit)
-            if shared.count == limit { blocks = min(blocks, shared[limit - 1].end - first) }
-            let replaced = try fileMap.extents(target, place..<place + blocks, limit: limit)
-            if replaced.count == limit { blocks = min(blocks, replaced[limit - 1].end - place) }
+            let (shared, isAllShared) = try batch(source, first..<first + blocks)
+            if !isAllShared, let last = shared.last { blocks = min(blocks, last.end - first) }
+            let (replaced, isAllReplaced) = try batch(target, place..<place + blocks)
+            if !isAllReplaced, let last = replaced.last { blocks = min(blocks, last.end - place) }
 
             try refer(
                 to: shared, from: first, &blocks, target, at: place, replacing: replaced, &record,

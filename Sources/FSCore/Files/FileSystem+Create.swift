@@ -114,6 +114,7 @@ extension FileSystem {
             groupID: new.groupID, linkCount: kind == .directory ? 2 : 1, time: .now())
         if kind == .characterDevice || kind == .blockDevice { record.device = new.device }
         record.copies = parent.copies
+        record.deduplication = parent.deduplication
         if parent.mode & ModeBits.setGroupID != 0 {
             record.groupID = parent.groupID
             if kind == .directory { record.mode |= ModeBits.setGroupID }

@@ -45,10 +45,11 @@ extension FileSystem {
         var result = DeduplicationResult()
         result.tableBytes = UInt64(table.byteCount)
         let blocks = volume.allocator.busyCount
-        result.passes = blocks / UInt64(table.room) + 1
+        let passes = table.passes(blocks: blocks)
+        result.passes = passes
         var done: UInt64 = 0
-        let total = blocks * result.passes << 12
-        for pass in 0..<result.passes {
+        let total = blocks * passes << 12
+        for pass in 0..<passes {
             table.removeAll()
             for range in ranges {
                 var position: Key? = range.lowerBound
@@ -61,7 +62,10 @@ extension FileSystem {
                         let held = UInt64(extent.record.storedBlocks) << 12
                         if pass == 0 { result.scannedBytes += held }
                         done += held
-                        try deduplicate(inode, extent, table, pass, &result)
+                        try deduplicate(inode, extent, &result) { tag, place in
+                            guard tag % passes == pass else { return nil }
+                            return table.findOrInsert(tag / passes, place)
+                        }
                     }
                     progress(min(done, total), total)
                 }
@@ -141,23 +145,21 @@ extension FileSystem {
         return found
     }
 
-    private func deduplicate(
-        _ inode: InodeNumber, _ extent: FileMap.Extent, _ table: CandidateTable, _ pass: UInt64,
-        _ result: inout DeduplicationResult
+    /// Shares what of an extent is equal to what `find` knows of: the place of other contents with
+    /// the same tag, if any. It is told of each place.
+    func deduplicate(
+        _ inode: InodeNumber, _ extent: FileMap.Extent, _ result: inout DeduplicationResult,
+        find: (UInt64, CandidateTable.Place) -> CandidateTable.Place?
     ) throws(FSError) {
         var index = 0
         let count = extent.record.encoding == nil ? Int(extent.record.blocks) : 1
         while index < count {
             let current = index
             index += 1
-            guard let tag = Self.tag(extent.record, current), tag % result.passes == pass else {
-                continue
-            }
+            guard let tag = Self.tag(extent.record, current) else { continue }
             let place = CandidateTable.Place(
                 inode: inode.rawValue, block: extent.block + UInt64(current))
-            guard let known = table.findOrInsert(tag / result.passes, place), known != place else {
-                continue
-            }
+            guard let known = find(tag, place), known != place else { continue }
             let outcome = try shareEqual(
                 InodeNumber(known.inode), known.block, inode, place.block, in: extent)
             result.comparedBytes += outcome.compared << 12
@@ -291,56 +293,5 @@ extension FileMap.Extent {
             return [record.replicas.first.rawValue + within]
         }
         return [record.replicas.first.rawValue, UInt64(encoding.skip) + within]
-    }
-}
-
-/// Where contents were first seen, by their tags: open addressing with a fixed number of slots.
-final class CandidateTable {
-    struct Place: Equatable {
-        /// Below 2⁴⁸.
-        var inode: UInt64
-        var block: UInt64
-    }
-    /// Two words a slot: inode and block in the lower 48 and 52 bits, parts of the tag above; an empty
-    /// one is zero.
-    private var words: [UInt64]
-    private static let highMask: UInt64 = 0xFFFF << 48
-    private static let lowMask: UInt64 = 0xFFF << 52
-    private let mask: Int
-    private(set) var count = 0
-
-    /// As many as fit into three quarters of the slots.
-    var room: Int { (mask + 1) / 4 * 3 }
-    var byteCount: Int { words.count * 8 }
-
-    init(byteCount: Int) {
-        var slots = 1024
-        while slots * 32 <= byteCount { slots *= 2 }
-        words = [UInt64](repeating: 0, count: slots * 2)
-        mask = slots - 1
-    }
-
-    func removeAll() {
-        for index in words.indices { words[index] = 0 }
-        count = 0
-    }
-
-    /// The place that was seen first with this tag; nil if this one is, or there is no room.
-    func findOrInsert(_ tag: UInt64, _ place: Place) -> Place? {
-        let high = tag & Self.highMask
-        let low = (tag >> 36 & 0xFFF) << 52
-        var slot = Int(truncatingIfNeeded: tag) & mask
-        while words[2 * slot] != 0 {
-            let (first, second) = (words[2 * slot], words[2 * slot + 1])
-            if first & Self.highMask == high, second & Self.lowMask == low {
-                return Place(inode: first & ~Self.highMask, block: second & ~Self.lowMask)
-            }
-            slot = (slot + 1) & mask
-        }
-        guard count < room else { return nil }
-        count += 1
-        words[2 * slot] = high | place.inode
-        words[2 * slot + 1] = low | place.block
-        return nil
     }
 }

@@ -20,6 +20,30 @@ final class OrphanSet: @unchecked Sendable {
 extension FileSystem {
     /// Items that one transaction of a clean-up takes away.
     static let reclaimBatch = 96
+    /// Blocks, where each of them may be on its own in the volume tree (`Volume.hasItemsOfBlocks`): with
+    /// at most 100 bytes for each a transaction fits into a record of the smallest journal.
+    private static let reclaimBlocks: UInt64 = 2048
+
+    /// The extents that touch a range, as many of them as one transaction can drop, and whether that
+    /// are all.
+    func batch(
+        _ inode: InodeNumber, _ range: Range<UInt64>
+    ) throws(FSError) -> (extents: [FileMap.Extent], isAll: Bool) {
+        let found = try fileMap.extents(inode, range, limit: Self.reclaimBatch)
+        let count = batch(found.map(\.record))
+        return (Array(found[..<count]), count == found.count && count < Self.reclaimBatch)
+    }
+
+    /// How many of some extents one transaction can drop; at least one.
+    private func batch(_ extents: [ExtentRecord]) -> Int {
+        guard volume.hasItemsOfBlocks(tree) else { return extents.count }
+        var blocks: UInt64 = 0
+        for (index, extent) in extents.enumerated() {
+            blocks += UInt64(extent.storedBlocks) * UInt64(extent.replicas.count)
+            if blocks > Self.reclaimBlocks, index > 0 { return index }
+        }
+        return extents.count
+    }
 
     func addOrphan(_ inode: InodeNumber, _ transaction: Transaction) {
         transaction.put(Key(0, .orphan, inode.rawValue), [])
@@ -74,12 +98,13 @@ extension FileSystem {
                     return items < Self.reclaimBatch
                 }
             }
+            let count = batch(extents.map(\.1))
             for key in others { transaction.delete(key) }
-            for (key, extent) in extents {
+            for (key, extent) in extents[..<count] {
                 fileMap.release(extent, &record, transaction)
                 transaction.delete(key)
             }
-            if position != nil {
+            if position != nil || count < extents.count {
                 transaction.put(inode, record)
                 return false
             }

@@ -38,7 +38,7 @@ public struct Property: Sendable {
     /// What takes a value away again.
     public static let unset = "default"
 
-    public static let all = [compression, copies, scrubInterval]
+    public static let all = [compression, copies, deduplication, scrubInterval]
 
     /// Whether it can be set to a text.
     public func takes(_ text: String) -> Bool {
@@ -82,6 +82,17 @@ public struct Property: Sendable {
                 else { return nil }
                 return number
             }, inherited: { UInt16($0.defaultDataCopies) }))
+
+    /// Whether a file's data is shared with equal data as it is written; of a directory, that of the
+    /// files that are made in it.
+    package static let deduplication = Property(
+        name: "dedup", summary: "whether new data is shared with equal data", values: "on or off",
+        place: .inode(
+            get: { UInt16($0.deduplication.rawValue) },
+            set: { $0.deduplication = .init(rawValue: UInt8($1)) ?? .inherited },
+            show: { $0 == 1 ? "on" : "off" },
+            parse: { ["on": 1, "off": 2][$0] },
+            inherited: { $0.options.deduplicates ? 1 : 2 }))
 
     /// How often a mounted volume is scrubbed, in seconds; 0 never.
     package static let scrubInterval = Property(

@@ -8,8 +8,10 @@ extension FileSystem {
         guard offset <= DiskFormat.maximumFileSize,
             UInt64(source.count) <= DiskFormat.maximumFileSize - offset
         else { throw .fileTooLarge }
-        return try changeData(inode) { (record, transaction) throws(FSError) in
+        var isShared = false
+        let count = try changeData(inode) { (record, transaction) throws(FSError) in
             try requireWritable(record, from: offset)
+            isShared = deduplicates(record)
             let end = offset + UInt64(source.count)
             if isInline(record), max(end, record.size) <= UInt64(DiskFormat.maximumInlineSize) {
                 try writeInline(inode, &record, Int(offset), source, transaction)
@@ -25,6 +27,10 @@ extension FileSystem {
             record.noteModified(.now())
             return source.count
         }
+        if isShared {
+            shareWritten(inode, offset >> 12..<blocks(covering: offset + UInt64(count)))
+        }
+        return count
     }
 
     /// The frame of data changes: a regular file, whose record is stored at the end.
@@ -193,11 +199,10 @@ extension FileSystem {
             first = size >> 12
             tail = try fileMap.store(first, block.view, record, .freeing, transaction)
         }
-        let limit = Self.reclaimBatch
-        let found = try fileMap.extents(inode, first..<(1 << 52), limit: limit)
+        let (found, isAll) = try batch(inode, first..<(1 << 52))
         let end = max(found.last?.end ?? first, first + UInt64(tail.count))
         try fileMap.replace(inode, first..<end, found, with: tail, &record, transaction, .freeing)
-        return found.count < limit
+        return isAll
     }
 
     /// A block with its bytes from `within` on zeroed; nil if nothing changes by that.

@@ -70,6 +70,7 @@ public final class FileSystem: @unchecked Sendable {
                     let result: R
                     do throws(FSError) {
                         result = try body(transaction)
+                        let space = transaction.fillsPromise ? .freeing : space
                         guard try volume.settleAndCommit(transaction, space) else {
                             for run in transaction.published { volume.allocator.cancel(run) }
                             return nil
@@ -136,9 +137,12 @@ public final class FileSystem: @unchecked Sendable {
         return unheld(of: volume.allocator.freeBlocks + waiting, promised: promised)
     }
     private func unheld(of free: UInt64, promised: UInt64) -> UInt64 {
-        let floors = volume.allocator.floors
-        let kept = floors.slop + floors.emergency + promised
-        return free > kept ? free - kept : 0
+        let kept = volume.allocator.floors.kept(by: .ordinary, forNodes: 0)
+        // Without places for nodes nothing can be written, however many gaps there are.
+        guard free > kept.blocks + promised, volume.allocator.canFillGaps(leaving: kept) else {
+            return 0
+        }
+        return free - kept.blocks - promised
     }
 
     /// Ends all changes of the volume (`Volume.shutDown`).

@@ -22,7 +22,8 @@
 ///     120 name cookie      u64  hash ‖ ordinal of that name
 ///     128 compression      u8 codec, u8 level; 0 = as the mount or volume says, codec 255 = none
 ///     130 copies           u8   of its data; of a directory, for new inodes; 0 = as the volume says
-///     131 reserved         29
+///     131 deduplication    u8   0 as the mount says, 1 on, 2 off; of a directory, for new inodes
+///     132 reserved         28
 ///
 /// - Invariant: an inode with names has one of them as (parent, name cookie); the others are link
 ///   records. So every inode has a path.
@@ -58,6 +59,14 @@ public struct InodeRecord: Equatable, Sendable {
     public var compression = CompressionSetting.inherited
     /// Copies of the data: 1 or 2; 0 as the volume says. New inodes take their directory's.
     public var copies: UInt8 = 0
+    /// Whether new data is shared with equal data; new inodes have it from their directory.
+    public var deduplication = Deduplication.inherited
+
+    public enum Deduplication: UInt8, Sendable {
+        case inherited = 0
+        case on = 1
+        case off = 2
+    }
 
     public var kind: FileKind { FileKind(mode: mode) ?? .regular }
     public var isDirectory: Bool { mode & ModeBits.kind == FileKind.directory.modeBits }
@@ -117,6 +126,10 @@ public struct InodeRecord: Equatable, Sendable {
         compression = try CompressionSetting(&reader)
         copies = try reader.u8()
         try reader.require(copies <= DiskFormat.maximumDataCopies, "\(copies) copies")
+        guard let deduplication = Deduplication(rawValue: try reader.u8()) else {
+            throw reader.corrupt("deduplication")
+        }
+        self.deduplication = deduplication
         try reader.reserved(Self.byteCount - reader.offset)
         guard let kind = FileKind(mode: mode), mode >> 16 == 0 else {
             throw reader.corrupt("mode 0o\(String(mode, radix: 8))")
@@ -169,6 +182,7 @@ public struct InodeRecord: Equatable, Sendable {
         writer.u64(nameCookie)
         compression.encode(&writer)
         writer.u8(copies)
+        writer.u8(deduplication.rawValue)
         writer.reserved(Self.byteCount - writer.offset)
     }
 

@@ -93,7 +93,7 @@ extension RepairSession {
                 var part = old.encoding == nil ? old.part(first, old.blocks - first) : old
                 let want = UInt64(part.storedBlocks)
                 let made = try volume.allocator.allocateData(
-                    want, copies: part.replicas.count, goal: nil, keeping: 0)
+                    want, copies: part.replicas.count, goal: nil, leaving: .nothing)
                 for index in 0..<made.places.count {
                     transaction.publish(BlockRun(made.places[index], made.count))
                 }
@@ -141,7 +141,7 @@ extension RepairSession {
     /// Blocks that were moved to where others were moved away from get a place of their own.
     func moveTarget(_ record: RemapRecord) throws(FSError) {
         try change(.volume) { (transaction) throws(FSError) in
-            let run = try volume.allocator.allocateData(record.count, goal: nil, keeping: 0)
+            let run = try volume.allocator.allocateData(record.count, goal: nil, leaving: .nothing)
             transaction.publish(run)
             guard run.count == record.count else { throw .noSpace }
             let block = ByteBuffer(count: DiskFormat.blockSize)

@@ -89,7 +89,7 @@ extension RepairSession {
     private func unreadableRun(
         _ want: UInt64, references: Int
     ) throws(FSError) -> (run: BlockRun, sum: [UInt8]) {
-        let run = try volume.allocator.allocateData(want, goal: nil, keeping: 0)
+        let run = try volume.allocator.allocateData(want, goal: nil, leaving: .nothing)
         let zeros = ByteBuffer(count: DiskFormat.blockSize)
         for block in run.blocks { try volume.device.write(zeros.view, at: block << 12) }
         let width = volume.checksumKind.byteCount

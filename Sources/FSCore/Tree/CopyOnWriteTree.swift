@@ -210,7 +210,8 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     /// - Parameter counted: nodes that earlier updates of the transaction have accounted for: a
     ///   node is touched once, however many of its items change.
     func plan(
-        _ key: Key, room: Int, isDelete: Bool, _ counted: inout PlannedPages
+        _ key: Key, room: Int, isDelete: Bool, isOrdered: Bool = false,
+        _ counted: inout PlannedPages
     ) throws(TreeFault) -> Int {
         var page = root
         var lower: Key?
@@ -218,7 +219,10 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         var needed = 0
         var splits = 1
         while true {
-            if counted.insert(page), page.state != .dirty { needed += 1 }
+            if counted.insert(page) {
+                if page.state != .dirty { needed += 1 }
+                if isOrdered { counted.noteOrdered(page, room: room) }
+            }
             let limit = page.level == 0 ? room : room / 8 + 4 * Self.pointerItemSize
             if page.node.freeBytes < limit { splits += 2 } else if page.level > 0 { splits = 1 }
             // A node that grows sparse may be merged, which touches a neighbour.
@@ -231,8 +235,11 @@ package final class CopyOnWriteTree: @unchecked Sendable {
             narrow(page, index, &lower, &upper)
             page = try child(page, index, lower, upper)
         }
-        return needed + (isDelete ? 0 : splits + 1)
+        return needed + (isDelete || isOrdered ? 0 : splits + 1)
     }
+
+    /// Transactions with more changes than this make them in the order of the keys.
+    static let orderedFrom = 16
 
     static let pointerItemSize = NodePage.itemSize(NodePointer.maximumByteCount)
     private static let mergeThreshold = NodePage.capacity / 4

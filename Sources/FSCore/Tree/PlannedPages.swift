@@ -4,6 +4,32 @@ struct PlannedPages {
     private var few: [(page: ObjectIdentifier, merge: Bool)] = []
     private var many: [ObjectIdentifier: Bool] = [:]
     private static let fewLimit = 24
+    /// Of ordered changes: leaves that may be too full for them, and inner nodes.
+    private(set) var tightLeaves = 0
+    private(set) var innerNodes = 0
+
+    mutating func noteOrdered(_ page: Page, room: Int) {
+        if page.level > 0 {
+            innerNodes += 1
+        } else if page.node.freeBytes < room {
+            tightLeaves += 1
+        }
+    }
+
+    /// How many nodes ordered changes may add at most, of which the puts bring `growth` bytes.
+    ///
+    /// A leaf that is cut has room for half a node less an item in each part, so between two cuts of
+    /// what was one leaf come that many bytes, and each byte counts for at most two cuts. Each cut puts
+    /// a pointer into the node above, which can take dozens before it is cut a second time.
+    func addedNodes(growth: Int) -> Int {
+        let cuts = tightLeaves + 2 * growth / Self.bytesBetweenCuts + 1
+        return cuts + innerNodes + cuts / Self.pointersBetweenCuts + 3 * Self.treesOfAChange
+    }
+    private static let bytesBetweenCuts = NodePage.capacity / 2 - NodePage.itemSize(4000)
+    private static let pointersBetweenCuts =
+        (NodePage.capacity / 2) / CopyOnWriteTree.pointerItemSize - 2
+    /// A head, the volume tree, and one more; each may get a new root.
+    private static let treesOfAChange = 3
 
     /// True if the page is new.
     mutating func insert(_ page: Page) -> Bool {

@@ -19,9 +19,7 @@ extension BlockAllocator {
         for block in badBlocks where run.blocks.contains(block) {
             let bit = Int(block % DiskLayout.regionBlocks)
             guard !bits.isSet(bit) else { continue }
-            bits.set(bit, 1)
-            region.free -= 1
-            busyBlocks += usablePart(BlockRun(BlockAddress(block: block), 1))
+            take(BlockRun(BlockAddress(block: block), 1))
         }
     }
 

@@ -22,6 +22,7 @@ extension BlockAllocator {
                 busyBlocks -= min(busyBlocks, old)
             }
         }
+        lock.withLock { lookAgain() }
     }
 
     /// The numbers of moved blocks have become known after regions were looked at.
@@ -32,6 +33,7 @@ extension BlockAllocator {
                 for run in takenNumbers(inRegion: number) { bits.set(run.start, run.count) }
                 region.free = BlockBits.count - bits.population
             }
+            lookAgain()
         }
     }
 }

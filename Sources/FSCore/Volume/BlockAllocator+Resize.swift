@@ -20,6 +20,7 @@ extension BlockAllocator {
             let after = busyBlocks(from: first, new, entries)
             busyBlocks = busyBlocks - min(before, busyBlocks) + after
             layout = new
+            lookAgain()
         }
     }
 
@@ -78,6 +79,7 @@ extension BlockAllocator {
                 region.free = BlockBits.count - bits.population
                 region.longest = BlockBits.count
             }
+            lookAgain()
         }
     }
 
@@ -109,6 +111,25 @@ extension BlockAllocator {
             return BlockBits(region.committed.bytes).setRuns(from: start).map {
                 base + UInt64($0.lowerBound)..<base + UInt64($0.upperBound)
             }
+        }
+    }
+
+    /// Places of a region, up to block `end` of the volume, that were free at the last checkpoint.
+    func committedPlaces(
+        inRegion number: UInt64, below end: UInt64 = .max
+    ) throws(FSError) -> UInt64 {
+        let base = number * DiskLayout.regionBlocks
+        let limit = min(store.layout.usableBlocks(inRegion: number), Int(clamping: end - base))
+        return try lock.withLock { () throws(FSError) in
+            let bits = ByteBuffer(count: DiskFormat.blockSize)
+            if try isWorthLoading(number) {
+                guard let region = try loadedRegion(number) else { return 0 }
+                bits.bytes.copy(region.committed.view)
+            }
+            let busy = BlockBits(bits.bytes)
+            for run in store.layout.fixedRuns(inRegion: number) { busy.set(run.start, run.count) }
+            for run in takenNumbers(inRegion: number) { busy.set(run.start, run.count) }
+            return withExtendedLifetime(bits) { UInt64(busy.placeCount(0..<limit / 4 * 4)) }
         }
     }
 

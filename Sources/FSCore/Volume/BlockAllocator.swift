@@ -14,6 +14,8 @@
 ///
 /// Numbers of blocks that have moved (`RemapTable`) are busy, too, without being committed.
 ///
+/// Nodes need four blocks in a row, so free space is not all the same: `BlockAllocator+Places`.
+///
 /// - Invariant: committed ⊆ busy, in every region.
 /// - Invariant: between two checkpoints a block is allocated at most once.
 /// - Invariant: a barred block is never handed out.
@@ -23,7 +25,7 @@
 final class BlockAllocator: @unchecked Sendable {
     let store: BitmapStore
     let remaps: RemapTable
-    private let brokenRules: BrokenRules
+    let brokenRules: BrokenRules
 
     let lock = Mutex()
     /// What is handed out: the volume, or while it is being shrunk what will be left of it.
@@ -39,7 +41,9 @@ final class BlockAllocator: @unchecked Sendable {
     var busyBlocks: UInt64
     private var dataCursor: UInt64
     private var gapCursor: UInt64
-    private var nodeCursors: [UInt64]
+    var nodeCursors: [UInt64]
+    /// Of the regions that were looked at, within `layout`.
+    var seen = SeenSpace()
 
     final class Region {
         let committed: ByteBuffer
@@ -48,6 +52,8 @@ final class BlockAllocator: @unchecked Sendable {
         var isDirty = false
         /// No free run is longer.
         var longest = BlockBits.count
+        /// Free places for nodes.
+        var places = 0
         init(committed: ByteBuffer, busy: ByteBuffer, free: Int) {
             self.committed = committed
             self.busy = busy
@@ -77,9 +83,6 @@ final class BlockAllocator: @unchecked Sendable {
         lock.withLock { layout.allocatableBlocks - min(busyBlocks, layout.allocatableBlocks) }
     }
     var busyCount: UInt64 { lock.withLock { busyBlocks } }
-    var floors: SpaceFloors {
-        SpaceFloors(allocatableBlocks: lock.withLock { layout.allocatableBlocks })
-    }
     var totalBlocks: UInt64 { lock.withLock { layout.allocatableBlocks } }
 
     /// Counts the numbers of moved blocks, which the bitmap does not know.
@@ -94,15 +97,13 @@ final class BlockAllocator: @unchecked Sendable {
     // MARK: Allocating
 
     /// Up to `want` adjacent blocks near `goal` (nil: behind the last such allocation), fewer when
-    /// space is fragmented. `keep` is the number of blocks that must stay free.
+    /// space is fragmented.
     func allocateData(
-        _ want: UInt64, goal: BlockAddress?, keeping keep: UInt64
+        _ want: UInt64, goal: BlockAddress?, leaving kept: KeptSpace
     ) throws(FSError) -> BlockRun {
         let isLarge = want >= Self.largeRun
         let start = goal?.block ?? lock.withLock { isLarge ? dataCursor : gapCursor }
-        guard let run = try search(want, atLeast: 1, from: start, keeping: keep) else {
-            throw .noSpace
-        }
+        guard let run = try searchData(want, from: start, leaving: kept) else { throw .noSpace }
         if goal == nil {
             let end = run.start.block + run.count
             lock.withLock { if isLarge { dataCursor = end } else { gapCursor = end } }
@@ -112,9 +113,9 @@ final class BlockAllocator: @unchecked Sendable {
 
     /// The same for data in several copies: runs of one length, far apart.
     func allocateData(
-        _ want: UInt64, copies: Int, goal: ReplicaList?, keeping keep: UInt64
+        _ want: UInt64, copies: Int, goal: ReplicaList?, leaving kept: KeptSpace
     ) throws(FSError) -> (places: ReplicaList, count: UInt64) {
-        let first = try allocateData(want, goal: goal?.first, keeping: keep)
+        let first = try allocateData(want, goal: goal?.first, leaving: kept)
         let total = lock.withLock { layout.blockCount }
         var runs = [first]
         for index in 1..<max(copies, 1) {
@@ -125,7 +126,7 @@ final class BlockAllocator: @unchecked Sendable {
                 runs.append(
                     try allocateData(
                         runs[index - 1].count, goal: wanted ?? BlockAddress(block: far),
-                        keeping: keep))
+                        leaving: kept))
             } catch {
                 for run in runs { cancel(run) }
                 throw error
@@ -139,36 +140,6 @@ final class BlockAllocator: @unchecked Sendable {
             places.append(run.start)
         }
         return (places, count)
-    }
-
-    /// One run for each replica of a node, far apart.
-    func allocateNode(keeping keep: UInt64) throws(FSError) -> ReplicaList {
-        var replicas = ReplicaList()
-        for index in 0..<DiskFormat.nodeReplicas {
-            let start = lock.withLock { nodeCursors[index] }
-            let run: BlockRun?
-            do throws(FSError) {
-                run = try search(
-                    DiskFormat.blocksPerNode, atLeast: DiskFormat.blocksPerNode, from: start,
-                    keeping: keep)
-            } catch {
-                cancel(replicas)
-                throw error
-            }
-            guard let run else {
-                cancel(replicas)
-                throw .noSpace
-            }
-            lock.withLock { nodeCursors[index] = run.start.block + run.count }
-            replicas.append(run.start)
-        }
-        return replicas
-    }
-
-    func cancel(_ replicas: ReplicaList) {
-        for index in 0..<replicas.count {
-            cancel(BlockRun(replicas[index], DiskFormat.blocksPerNode))
-        }
     }
 
     /// Takes blocks that a journal says were allocated, before anything else is.
@@ -209,24 +180,37 @@ final class BlockAllocator: @unchecked Sendable {
         region.isDirty = true
     }
 
-    /// Looks for space from `start` on, around the device: for a run as long as wanted in the next
-    /// regions, then for the first of a decent length, at last for the longest anywhere.
-    private func search(
-        _ want: UInt64, atLeast: UInt64, from start: UInt64, keeping keep: UInt64
+    private func searchData(
+        _ want: UInt64, from start: UInt64, leaving kept: KeptSpace
     ) throws(FSError) -> BlockRun? {
         try lock.withLock { () throws(FSError) in
             let free = layout.allocatableBlocks - min(busyBlocks, layout.allocatableBlocks)
-            guard free >= atLeast + keep else { return nil }
-            let want = min(want, free - keep)
-            if want >= Self.largeRun {
-                let whole = try search(
-                    want, atLeast: want, decent: want, from: start, regions: Self.regionsForWhole)
-                if let whole { return whole }
+            guard free > kept.blocks else { return nil }
+            var want = min(want, free - kept.blocks)
+            if kept.inPlacesIfPossible > 0, !brokenRules.contains(.dataTakesLastPlaces) {
+                let spare = try spareBlocks(leaving: kept)
+                if spare.now == 0, let gap = try searchGap(want, from: start) { return gap }
+                want = min(want, spare.now > 0 ? spare.now : spare.atMost)
+                guard want > 0 else { return nil }
             }
-            return try search(
-                want, atLeast: atLeast, decent: max(atLeast, want / 4), from: start,
-                regions: layout.regionCount)
+            return try search(want, atLeast: 1, from: start)
         }
+    }
+
+    /// Looks for space from `start` on, around the device: for a run as long as wanted in the next
+    /// regions, then for the first of a decent length, at last for the longest anywhere. With the
+    /// lock held.
+    func search(
+        _ want: UInt64, atLeast: UInt64, from start: UInt64
+    ) throws(FSError) -> BlockRun? {
+        if want >= Self.largeRun {
+            let whole = try search(
+                want, atLeast: want, decent: want, from: start, regions: Self.regionsForWhole)
+            if let whole { return whole }
+        }
+        return try search(
+            want, atLeast: atLeast, decent: max(atLeast, want / 4), from: start,
+            regions: layout.regionCount)
     }
 
     /// Shorter allocations fill gaps, with a cursor of their own: 64 KiB.
@@ -296,6 +280,7 @@ final class BlockAllocator: @unchecked Sendable {
     func take(_ run: BlockRun) {
         let number = run.start.block / DiskLayout.regionBlocks
         guard let region = regions[number] else { return }
+        noteTaken(run, region)
         BlockBits(region.busy.bytes).set(
             Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
         region.free -= Int(run.count)
@@ -310,6 +295,7 @@ final class BlockAllocator: @unchecked Sendable {
             Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
         region.free += Int(run.count)
         region.longest = BlockBits.count
+        noteFreed(run, region)
         if !badBlocks.isEmpty { keepBadBlocks(run, region) }
     }
 
@@ -345,6 +331,7 @@ final class BlockAllocator: @unchecked Sendable {
             let region = Region(
                 committed: committed, busy: busy, free: BlockBits.count - bits.population)
             regions[number] = region
+            look(at: region, number)
             if !badBlocks.isEmpty {
                 let first = number * DiskLayout.regionBlocks
                 keepBadBlocks(BlockRun(first..<first + DiskLayout.regionBlocks), region)
@@ -432,28 +419,4 @@ final class BlockAllocator: @unchecked Sendable {
         }
         return leaves
     }
-}
-
-/// Space that stays free for those who need it to make space (`docs/DESIGN.md`, three floors).
-///
-/// Ordinary writes stop at the slop, deletes and truncates at the emergency floor; checkpoints and
-/// the clean-up of orphans may use everything.
-struct SpaceFloors: Sendable {
-    let slop: UInt64
-    let emergency: UInt64
-
-    init(allocatableBlocks total: UInt64) {
-        // max(1/64, 16 MiB) and max(1/1024, 8 MiB), scaled down on small volumes.
-        slop = min(max(total / 64, 4096), total / 16)
-        emergency = min(max(total / 1024, 2048), total / 32)
-    }
-}
-
-/// Who asks for space.
-package enum SpaceClass: Sendable {
-    case ordinary
-    /// Deletes and truncates.
-    case freeing
-    /// Checkpoints and orphans.
-    case emergency
 }

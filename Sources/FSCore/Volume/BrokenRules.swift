@@ -45,6 +45,8 @@ package struct BrokenRules: OptionSet, Sendable {
     package static let discardAtRelease = BrokenRules(rawValue: 1 << 22)
     /// The number of a block that was moved is handed out while something refers to it.
     package static let movedNumbersReused = BrokenRules(rawValue: 1 << 21)
+    /// Data takes the last places in which a node could lie.
+    package static let dataTakesLastPlaces = BrokenRules(rawValue: 1 << 23)
     /// A record goes to the block of the record before it.
     package static let recordBlockRewritten = BrokenRules(rawValue: 1 << 7)
 }

@@ -14,6 +14,10 @@ public struct OpenOptions: Sendable {
     public var checkpointIntervalMilliseconds = 5000
     /// For files that say nothing else; `inherited`: what the volume says.
     public var compression = CompressionSetting.inherited
+    /// Share new data of files that say nothing else with equal data (`RecentContents`).
+    public var deduplicates = false
+    /// Memory for finding it: of what was written before, so much is remembered.
+    public var deduplicationMemory = 32 << 20
     /// Tell the device what became free.
     public var discards = false
     public var accessTime = AccessTimePolicy.relative

@@ -36,6 +36,9 @@ public final class Transaction {
     /// Change of the volume's count of inodes, and of blocks promised by fallocate.
     package var inodeDelta: Int64 = 0
     package var promisedDelta: Int64 = 0
+    /// It writes to blocks that were promised: its nodes may take what is kept for deletes, since the
+    /// write must not fail.
+    var fillsPromise = false
     /// Change of the blocks that the head's inodes hold or were promised.
     package var referencedDelta: Int64 = 0
     /// The checkpoint that will first know of the deaths in it; nil: there are none.
@@ -129,6 +132,7 @@ public final class Transaction {
         referencedDelta = 0
         changesSnapshots = false
         roots.removeAll(keepingCapacity: true)
+        fillsPromise = false
     }
 
     @inline(__always)
@@ -199,6 +203,10 @@ public final class Transaction {
     /// Frees blocks that nobody refers to any more.
     package func release(_ run: BlockRun) { released.append(run) }
 
+    /// The updates in the order of their keys.
+    var orderedUpdates: [Update] {
+        updates.sorted { ($0.tree.rawValue, $0.key) < ($1.tree.rawValue, $1.key) }
+    }
     /// Room that the puts may take in leaves.
     var growth: Int { bytes.count + updates.count * NodePage.slotSize }
     package var isEmpty: Bool { updates.isEmpty && published.isEmpty && released.isEmpty }

@@ -80,6 +80,7 @@ extension Volume {
             var needed = 0
             var counted = PlannedPages()
             var upkeep: [UpkeepPut] = []
+            var isOrdered = transaction.updates.count > CopyOnWriteTree.orderedFrom
             if freeze == nil { treeLock.lockExclusive() } else { try lockSettlingNodes() }
             do throws(FSError) {
                 if recording.mode == .operation {
@@ -105,9 +106,12 @@ extension Volume {
                 if freeze != nil {
                     upkeep = try upkeepBeforeFreeze()
                     room += upkeep.reduce(0) { $0 + NodePage.itemSize($1.value.count) }
+                    isOrdered =
+                        upkeep.count + transaction.updates.count > CopyOnWriteTree.orderedFrom
+                    if isOrdered { upkeep.sort { $0.key < $1.key } }
                     for put in upkeep {
                         needed += try volumeTree.plan(
-                            put.key, room: room, isDelete: false, &counted)
+                            put.key, room: room, isDelete: false, isOrdered: isOrdered, &counted)
                     }
                 }
                 for update in transaction.updates {
@@ -119,7 +123,12 @@ extension Volume {
                                     "change of tree \(update.tree.rawValue), which is none")))
                     }
                     needed += try tree.plan(
-                        update.key, room: room, isDelete: update.value == nil, &counted)
+                        update.key, room: room, isDelete: update.value == nil, isOrdered: isOrdered,
+                        &counted)
+                }
+                // One pass in the order of the keys behind another may cut everything once more.
+                if isOrdered {
+                    needed += counted.addedNodes(growth: room) * (upkeep.isEmpty ? 1 : 2)
                 }
             } catch {
                 switch error {
@@ -140,7 +149,7 @@ extension Volume {
             if pool.count >= needed {
                 for put in upkeep { put.value.withView { volumeTree.put(put.key, $0) } }
                 if freeze != nil { window.deaths = [] }
-                apply(transaction)
+                apply(transaction, isOrdered: isOrdered)
                 if transaction.changesSnapshots { followHeads(recording.records, transaction) }
                 if recording.mode != .upkeep { window.operations += 1 }
                 let wakesTimer = journal?.append(transaction) ?? false
@@ -165,9 +174,10 @@ extension Volume {
         return transaction.deathSequence.map { $0 == window.sequence } ?? true
     }
 
-    func applyUpdates(_ transaction: Transaction) {
+    /// Makes the changes, if they were planned so in the order of their keys.
+    func applyUpdates(_ transaction: Transaction, isOrdered: Bool) {
         transaction.bytes.withView { (view) in
-            for update in transaction.updates {
+            for update in isOrdered ? transaction.orderedUpdates : transaction.updates {
                 guard let tree = tree(update.tree) else { continue }
                 if let range = update.value {
                     tree.put(update.key, view.slice(range.lowerBound, range.count))
@@ -178,8 +188,8 @@ extension Volume {
         }
     }
 
-    private func apply(_ transaction: Transaction) {
-        applyUpdates(transaction)
+    private func apply(_ transaction: Transaction, isOrdered: Bool) {
+        applyUpdates(transaction, isOrdered: isOrdered)
         window.published += transaction.published
         noteRemaps(transaction)
         for run in transaction.released { free(run) }
@@ -208,16 +218,11 @@ extension Volume {
     /// The epoch in which references that are published now are born.
     package var birthEpoch: BirthEpoch { treeLock.shared { window.birthEpoch } }
 
-    /// Blocks that an allocation of this class must leave free.
-    func floor(_ space: SpaceClass, dirtyPages: Int) -> UInt64 {
-        let floors = allocator.floors
+    /// What an allocation of this class must leave free.
+    func floor(_ space: SpaceClass, dirtyPages: Int) -> KeptSpace {
         // Changing a node again in the next window takes a new place while the old is still held.
         let again = UInt64(dirtyPages) * DiskFormat.blocksPerNode * UInt64(DiskFormat.nodeReplicas)
-        switch space {
-        case .ordinary: return floors.slop + floors.emergency + min(again, floors.slop)
-        case .freeing: return floors.emergency
-        case .emergency: return 0
-        }
+        return allocator.floors.kept(by: space, forNodes: again)
     }
 
     /// So much free space that a few places held ahead of need do not matter: 256 MiB.
@@ -227,13 +232,15 @@ extension Volume {
         to needed: Int, _ space: SpaceClass, dirtyPages: Int
     ) throws(FSError) {
         // More than needed when space is plenty, so that most commits find the pool filled.
-        let keep = floor(space, dirtyPages: dirtyPages)
-        let plenty = allocator.freeBlocks > keep + Self.plentyBlocks
+        let kept = floor(space, dirtyPages: dirtyPages)
+        let plenty = allocator.freeBlocks > kept.blocks + Self.plentyBlocks
         let target = plenty ? max(needed, NodePool.target) + NodePool.target / 2 : needed
         var places: [ReplicaList] = []
         defer { treeLock.exclusive { for place in places { stock(place) } } }
         while pool.count + places.count < target {
-            places.append(try allocator.allocateNode(keeping: keep))
+            do throws(FSError) {
+                places.append(try allocator.allocateNode(leaving: kept))
+            } catch .noSpace where pool.count + places.count >= needed { return }
         }
     }
 
@@ -257,11 +264,10 @@ extension Volume {
         let (dirty, promisedBlocks) = treeLock.shared {
             (window.dirty.count, window.promisedBlocks)
         }
+        var kept = floor(promised ? .freeing : space, dirtyPages: dirty)
         // Promised blocks are kept for those they were promised to.
-        let keep =
-            floor(promised ? .freeing : space, dirtyPages: dirty)
-            + (promised ? 0 : promisedBlocks)
-        return try allocator.allocateData(want, copies: copies, goal: goal, keeping: keep)
+        if !promised { kept.promise(promisedBlocks) }
+        return try allocator.allocateData(want, copies: copies, goal: goal, leaving: kept)
     }
 
     /// Whether a checkpoint would make blocks available: what was released, and what is kept for nodes

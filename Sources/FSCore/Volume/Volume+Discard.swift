@@ -74,8 +74,10 @@ extension BlockAllocator {
     func withFreeRuns(
         ofRegion number: UInt64, atLeast: UInt64, _ body: (BlockRun) -> Bool
     ) throws(FSError) {
-        let (wasLoaded, free) = try lock.withLock { () throws(FSError) in
-            (regions[number] != nil, try loadedRegion(number)?.free ?? 0)
+        let wasLoaded = try lock.withLock { () throws(FSError) in
+            let wasLoaded = regions[number] != nil
+            _ = try loadedRegion(number)
+            return wasLoaded
         }
         var position = 0
         while let run = takeFreeRun(number, from: position) {
@@ -84,12 +86,21 @@ extension BlockAllocator {
             cancel(run)
             guard goesOn else { break }
         }
-        // A region that nobody else has looked at is not kept.
-        lock.withLock {
-            if !wasLoaded, let region = regions[number], !region.isDirty, region.free == free {
-                regions[number] = nil
-            }
-        }
+        if !wasLoaded { lock.withLock { unloadIfUntouched(number) } }
+    }
+
+    /// Forgets a region of which nothing but its bitmap is known. With the lock held.
+    func unloadIfUntouched(_ number: UInt64) {
+        guard let region = regions[number], !region.isDirty else { return }
+        // Subsets of the busy blocks that do not overlap: if there are no others, nobody has taken
+        // or released anything.
+        let known =
+            BlockBits(region.committed.bytes).population
+            + store.layout.fixedRuns(inRegion: number).reduce(0) { $0 + $1.count }
+            + takenNumbers(inRegion: number).reduce(0) { $0 + $1.count }
+        guard BlockBits(region.busy.bytes).population == known else { return }
+        lookAway(from: region, number)
+        regions[number] = nil
     }
 
     private func takeFreeRun(_ number: UInt64, from position: Int) -> BlockRun? {

@@ -154,14 +154,18 @@ extension Volume {
                 }
                 transaction.release(
                     BlockRun(record.target + first..<record.target + first + count))
-                try commitMove(transaction, of: record)
+                do throws(FSError) {
+                    if try !commitMove(transaction, of: record) { cancel(copies) }
+                } catch {
+                    cancel(copies)
+                    throw error
+                }
                 pace.advance(count << 12)
             }
         }
     }
 
     /// Commits what changes one entry, unless that is not what it was: true if it did.
-    @discardableResult
     private func commitMove(
         _ transaction: Transaction, of record: RemapRecord
     ) throws(FSError) -> Bool {
@@ -172,7 +176,6 @@ extension Volume {
             try commit(transaction, .emergency)
             return true
         } catch {
-            for run in transaction.published where !hasMoved(run) { allocator.cancel(run) }
             guard error == .busy else { throw error }
             return false
         }
@@ -318,6 +321,7 @@ extension Volume {
         transaction.publish(BlockRun(source))
         transaction.release(
             BlockRun(target..<target + UInt64(source.count)))
+        // The source was never allocated, so nothing is given back if this comes too late.
         return try commitMove(transaction, of: record)
     }
 }

@@ -208,7 +208,8 @@ extension Volume {
 
     /// Whether snapshots and clones, which pin space, are still allowed.
     package var hasRoomForSnapshots: Bool {
-        allocator.freeBlocks > floor(.ordinary, dirtyPages: treeLock.shared { window.dirty.count })
+        allocator.hasRoom(
+            beyond: floor(.ordinary, dirtyPages: treeLock.shared { window.dirty.count }))
     }
 }
 

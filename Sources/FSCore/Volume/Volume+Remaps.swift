@@ -98,6 +98,12 @@ extension Volume {
             old, with: new, home: transaction.published.map(\.blocks))
     }
 
+    /// Whether dropping a run of blocks may change an item of the volume tree for each of them: because
+    /// they are shared, a snapshot has them, or they were moved.
+    func hasItemsOfBlocks(_ tree: CopyOnWriteTree) -> Bool {
+        mayHaveShares || treeLock.shared { usesRemaps || tree.parentEpoch.rawValue > 0 }
+    }
+
     /// Whether a released run has just moved away: then its number stays taken.
     func hasMoved(_ run: BlockRun) -> Bool {
         guard usesRemaps else { return false }
@@ -124,7 +130,8 @@ extension Volume {
             settle(transaction)
             guard try isReady(transaction.updates, room: transaction.growth) else { continue }
             window.droppedNodes = []
-            applyUpdates(transaction)
+            applyUpdates(
+                transaction, isOrdered: transaction.updates.count > CopyOnWriteTree.orderedFrom)
             noteRemaps(transaction)
             for run in transaction.released { free(run) }
             return
@@ -146,12 +153,15 @@ extension Volume {
     ) throws(FSError) -> Bool {
         var counted = PlannedPages()
         var needed = 0
+        let isOrdered = updates.count > CopyOnWriteTree.orderedFrom
         do throws(TreeFault) {
             for update in updates {
                 guard let tree = tree(update.tree) else { continue }
                 needed += try tree.plan(
-                    update.key, room: room, isDelete: update.value == nil, &counted)
+                    update.key, room: room, isDelete: update.value == nil, isOrdered: isOrdered,
+                    &counted)
             }
+            if isOrdered { needed += counted.addedNodes(growth: room) }
         } catch {
             switch error {
             case .failed(let failure):

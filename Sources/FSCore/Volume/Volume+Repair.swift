@@ -110,7 +110,7 @@ extension Volume {
 
     /// An empty tree for a root that cannot be read.
     func emptyRoot(_ id: TreeID) throws(FSError) -> Page {
-        let places = try allocator.allocateNode(keeping: 0)
+        let places = try allocator.allocateNode(leaving: .nothing)
         return treeLock.exclusive {
             stock(places)
             return newPage(level: 0, tree: id.kind)

@@ -88,11 +88,20 @@ extension Volume {
     /// The smallest volume that could hold what there is, with the floors of its size and what says
     /// where the rest of today's has moved.
     private func minimumLayout() throws(FSError) -> DiskLayout {
-        // Runs from each region on: each of them needs an entry if the region goes.
+        // Runs from each region on: each of them needs an entry if the region goes. Those before are
+        // as many as the gaps into which they may have to be cut.
         var runs = [UInt64](repeating: 0, count: Int(layout.regionCount) + 1)
+        var blocks = runs
+        var places = runs
         for region in (0..<layout.regionCount).reversed() {
-            let own = try allocator.committedRuns(inRegion: region, from: 0).count
-            runs[Int(region)] = runs[Int(region) + 1] + UInt64(own)
+            let own = try allocator.committedRuns(inRegion: region, from: 0)
+            runs[Int(region)] = runs[Int(region) + 1] + UInt64(own.count)
+            blocks[Int(region)] =
+                blocks[Int(region) + 1] + own.reduce(0) { $0 + UInt64($1.count) }
+        }
+        for region in 0..<layout.regionCount {
+            places[Int(region) + 1] =
+                try places[Int(region)] + allocator.committedPlaces(inRegion: region)
         }
         let promised = treeLock.shared { window.promisedBlocks }
         let (used, journalEnd) = stateLock.withLock {
@@ -104,18 +113,30 @@ extension Volume {
         func upkeep(_ end: UInt64) throws(FSError) -> UInt64 {
             let region = end / DiskLayout.regionBlocks
             guard region < layout.regionCount else { return 0 }
-            let moved =
-                runs[Int(region) + 1]
-                + UInt64(try allocator.committedRuns(inRegion: region, from: end).count)
-            return moved == 0 ? 0 : Self.upkeepBlocks(entries: moved)
+            let tail = try allocator.committedRuns(inRegion: region, from: end)
+            let moved = runs[Int(region) + 1] + UInt64(tail.count)
+            guard moved > 0 else { return 0 }
+            let inTail = blocks[Int(region) + 1] + tail.reduce(0) { $0 + UInt64($1.count) }
+            return Self.upkeepBlocks(entries: moved + min(inTail, runs[0] - moved + region + 1))
+        }
+        func inPlaces(_ end: UInt64) throws(FSError) -> UInt64 {
+            let region = end / DiskLayout.regionBlocks
+            guard region < layout.regionCount else { return .max }
+            return try
+                (places[Int(region)]
+                + allocator.committedPlaces(inRegion: region, below: end))
+                * DiskFormat.blocksPerNode
         }
         func fits(_ blocks: UInt64) throws(FSError) -> Bool {
             guard DiskLayout.isSupported(blocks) else { return false }
             let layout = DiskLayout(blockCount: blocks)
-            let floors = SpaceFloors(allocatableBlocks: layout.allocatableBlocks)
+            let kept = SpaceFloors(allocatableBlocks: layout.allocatableBlocks)
+                .kept(by: .ordinary, forNodes: 0)
             guard layout.usableEnd >= journalEnd else { return false }
-            let needed = used + promised + floors.slop + floors.emergency
-            return try layout.allocatableBlocks >= needed + upkeep(layout.usableEnd)
+            let entries = try upkeep(layout.usableEnd)
+            let places = try inPlaces(layout.usableEnd)
+            return layout.allocatableBlocks >= used + promised + kept.blocks + entries
+                && places >= kept.inPlaces + entries
         }
         // Only sizes whose last region is too small lie between one that fits and one that does not.
         var low = DiskLayout.minimumBlocks
@@ -126,7 +147,9 @@ extension Volume {
                 DiskLayout.supportedBlockCount(atMost: middle), DiskLayout.minimumBlocks)
             if try fits(candidate) { high = min(candidate, middle) } else { low = middle + 1 }
         }
-        return DiskLayout(blockCount: DiskLayout.supportedBlockCount(atMost: high))
+        // What there is fits into what there is, also when its places are fewer than they should be.
+        return DiskLayout(
+            blockCount: min(DiskLayout.supportedBlockCount(atMost: high), self.layout.blockCount))
     }
 
     /// Blocks of the nodes of the volume tree in which entries of moved runs stand, old and new ones

@@ -74,6 +74,8 @@ public final class Volume: @unchecked Sendable {
     var isResizing = false
     private var timers: [WorkerThread] = []
     let wasCleanlyUnmounted: Bool
+    /// What was written lately, for files that share equal data.
+    let recentContents: RecentContents
     /// Of files that say nothing else: as the mount says, or else the volume.
     let compression: CompressionSetting
     /// Incompatible features for the next superblock. Guarded by `stateLock`.
@@ -165,6 +167,7 @@ public final class Volume: @unchecked Sendable {
         self.observer = observer
         let geometry = VolumeGeometry(superblock.layout)
         self.geometry = geometry
+        recentContents = RecentContents(byteCount: options.deduplicationMemory)
         checksum = modules.requiredChecksum(superblock.checksumKind)
         nameHash = modules.nameHash(superblock.nameHashKey)
         defaultDataCopies = Int(superblock.dataCopies)

@@ -34,7 +34,7 @@ public enum VolumeFormatter {
         func writeRoot(_ tree: TreeKind, fill: (NodePage) -> Void) throws(FSError) -> NodePointer {
             let page = Page(
                 emptyAtLevel: 0, tree: tree, uuid: internalUUID,
-                replicas: try allocator.allocateNode(keeping: 0), sequence: sequence,
+                replicas: try allocator.allocateNode(leaving: .nothing), sequence: sequence,
                 birth: BirthEpoch(1))
             fill(page.node)
             let sum = page.node.seal(checksum)
@@ -133,7 +133,7 @@ public enum VolumeFormatter {
         var rest = blocks
         var goal = BlockAddress(block: layout.journalGoal(blocks))
         while rest >= JournalGeometry.minimumExtentBlocks {
-            let run = try allocator.allocateData(rest, goal: goal, keeping: 0)
+            let run = try allocator.allocateData(rest, goal: goal, leaving: .nothing)
             extents.append(run)
             rest -= run.count
             goal = run.start + run.count

@@ -47,7 +47,8 @@ enum CommandTable {
             "Returns when the mount can be used. OPTIONS are ro, rw, noatime, relatime,",
             "strictatime, nosuid, nodev, noexec, sync, dirsync, allow_other, noallow_other,",
             "writeback, commit=SECONDS, cache=SIZE, nonempty, discard, remount (with ro or rw),",
-            "compress[=CODEC], nocompress. \(CompressionSetting.forms).",
+            "dedup[=MEMORY], nodedup, compress[=CODEC], nocompress.",
+            "\(CompressionSetting.forms).",
         ],
         options: [.mountOptions, .readOnly, .foreground, .mountSnapshot, .mountHead],
         operands: [
@@ -306,6 +307,7 @@ enum CommandTable {
                 [OperandSpec("INODE", "an inode number")], run: InspectVerb.extents),
             inspection("journal", "the records of the journal", run: InspectVerb.journal),
             inspection("bitmap", "allocated blocks by region", run: InspectVerb.bitmap),
+            inspection("space", "a map of the space, and free runs", run: InspectVerb.space),
             inspection(
                 "snapshots", "the table of snapshots and the deadlists",
                 run: InspectVerb.snapshots),

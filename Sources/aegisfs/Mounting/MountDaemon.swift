@@ -210,6 +210,7 @@ final class MountDaemon: ControlService {
                     device: record.device, mount: record,
                     condition: MountCondition(ofOwn: record))
                 reply.status?.addScan(of: volume, scrubs.current)
+                reply.status?.freeSpace = FreeSpaceDocument(of: volume)
             case .sync:
                 try volume.synchronize()
             case .check:

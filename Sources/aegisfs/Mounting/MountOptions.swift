@@ -26,6 +26,8 @@ struct MountOptions: Equatable, Sendable {
     var commitSeconds = 5
     var cacheBytes: UInt64?
     var compression = CompressionSetting.inherited
+    var deduplicates = false
+    var deduplicationMemory: UInt64?
     /// Whose files are mounted; nil is the default head.
     var files: MountedFiles?
     /// What mount(8) shows as the source; nil shows the image or device.
@@ -47,7 +49,7 @@ struct MountOptions: Equatable, Sendable {
         "nodev", "dev", "noexec", "exec", "sync", "async", "dirsync", "writeback", "nowriteback",
         "noatime",
         "atime", "relatime", "strictatime", "commit", "cache", "compress",
-        "nocompress", "fsname", "discard", "nodiscard", "snapshot", "head",
+        "nocompress", "dedup", "nodedup", "fsname", "discard", "nodiscard", "snapshot", "head",
     ]
 
     /// - Parameter sloppy: pass over words that are not known, as `mount -s` asks.
@@ -98,6 +100,15 @@ struct MountOptions: Equatable, Sendable {
         case ("compress", let value):
             compression = try CompressionSetting.parse(value ?? "zstd", option: "compress")
         case ("nocompress", nil): compression = .none
+        case ("dedup", let value):
+            deduplicates = true
+            guard let value else { break }
+            let bytes = try SizeParser.parse(value, option: "dedup")
+            guard FileRequests.memoryRange.contains(bytes) else {
+                throw .usage("dedup: '\(value)' is not from 64K to 512M")
+            }
+            deduplicationMemory = bytes
+        case ("nodedup", nil): deduplicates = false
         case ("cache", let value?):
             let bytes = try SizeParser.parse(value, option: "cache")
             guard (4 << 20...1 << 40).contains(bytes) else {
@@ -124,6 +135,8 @@ struct MountOptions: Equatable, Sendable {
         options.accessTime = accessTime
         options.discards = discards
         options.compression = compression
+        options.deduplicates = deduplicates
+        if let deduplicationMemory { options.deduplicationMemory = Int(deduplicationMemory) }
         options.checkpointIntervalMilliseconds = commitSeconds * 1000
         if let cacheBytes { options.cacheBytes = Int(clamping: cacheBytes) }
         return options

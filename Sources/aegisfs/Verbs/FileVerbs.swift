@@ -108,8 +108,9 @@ enum FileVerbs {
             }
             request.memoryBytes = bytes
         }
-        let reply = try withProgress(arguments, "dedup") { (progress) throws(Failure) in
-            try dedup(path, request, progress)
+        let stop = Stop()
+        let reply = try withProgress(arguments, "dedup", stop: stop) {
+            (progress) throws(Failure) in try dedup(path, request, stop, progress)
         }
         guard let document = reply.dedup else { throw LivePath.noResult() }
         if arguments.json {
@@ -124,7 +125,7 @@ enum FileVerbs {
     }
 
     private static func dedup(
-        _ path: String, _ request: ControlRequest,
+        _ path: String, _ request: ControlRequest, _ stop: Stop,
         _ progress: (ProgressReporter.Step) -> Void
     ) throws(Failure) -> ControlReply {
         switch try Target.resolve(path) {
@@ -132,11 +133,12 @@ enum FileVerbs {
             return try ControlClient.send(request, to: mount, progress: progress)
         case .offline:
             let (device, volume) = try DeviceAccess.openVolume(changing: path)
+            stop.begin()
             defer { device.close() }
             var reply = ControlReply.done
             do throws(FSError) {
                 try FileRequests.perform(
-                    request, volume.fileSystem, &reply, isCancelled: { false },
+                    request, volume.fileSystem, &reply, isCancelled: { stop.isRequested },
                     progress: progress)
             } catch {
                 try? volume.close()
@@ -148,19 +150,49 @@ enum FileVerbs {
     }
 
     /// Shows progress, and on a signal says how far it was: what was done until then stays.
+    ///
+    /// - Parameter stop: in this process, ends the work in an orderly way before the process ends.
     private static func withProgress(
-        _ arguments: Arguments, _ command: String,
+        _ arguments: Arguments, _ command: String, stop: Stop? = nil,
         _ body: ((ProgressReporter.Step) -> Void) throws(Failure) -> ControlReply
     ) throws(Failure) -> ControlReply {
         let reporter = ProgressReporter(
             arguments.progressMode, command: command, json: arguments.json,
             quiet: arguments.isQuiet)
         let interruption = Interruption(arguments) {
-            "cancelled \(reporter.cancellationNote()): what was done until then stays"
+            stop?.request()
+            return "cancelled \(reporter.cancellationNote()): what was done until then stays"
         }
+        defer { stop?.end() }
         let reply = try body { reporter.update($0) }
+        stop?.end()
         interruption.end()
         reporter.finish()
         return reply
+    }
+}
+
+/// How a signal ends work in this process: it asks, and waits until the volume is closed.
+///
+/// Safe to share: all is behind `lock`.
+private final class Stop: @unchecked Sendable {
+    private let lock = Mutex()
+    private var hasBegun = false
+    private var wasRequested = false
+
+    var isRequested: Bool { lock.withLock { wasRequested } }
+    func begin() { lock.withLock { hasBegun = true } }
+    /// The volume is closed.
+    func end() {
+        lock.withLock {
+            hasBegun = false
+            lock.signalAll()
+        }
+    }
+    func request() {
+        lock.withLock {
+            wasRequested = true
+            while hasBegun { lock.wait() }
+        }
     }
 }

@@ -43,6 +43,11 @@ enum InspectVerb {
             try Inspector.bitmap(device, modules: .standard)
         }
     }
+    static func space(_ arguments: Arguments) throws(Failure) -> ExitCode {
+        try show(arguments) { (device) throws(FSError) in
+            try Inspector.space(device, modules: .standard)
+        }
+    }
     static func journal(_ arguments: Arguments) throws(Failure) -> ExitCode {
         try show(arguments) { (device) throws(FSError) in
             try Inspector.journal(device, modules: .standard)

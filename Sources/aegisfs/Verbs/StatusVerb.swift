@@ -86,6 +86,7 @@ struct StatusDocument: Codable, Sendable {
     var diskVersion: UInt32
     var sizeBytes: UInt64
     var space: Space
+    var freeSpace: FreeSpaceDocument?
     var features: [String]
     var compatibleFeatures: UInt64
     var readOnlyCompatibleFeatures: UInt64
@@ -309,6 +310,7 @@ enum StatusVerb {
                 superblocks: Checker.superblockFindings(device.device, modules: .standard),
                 device: path)
             document.addScan(of: volume, ScrubRecord.last(in: volume))
+            document.freeSpace = FreeSpaceDocument(of: volume)
             return document
         }
     }
@@ -399,6 +401,7 @@ enum StatusVerb {
         if let mountpoint = document.mountpoint {
             lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)"))
         }
+        if let free = document.freeSpace { lines.append(("fragments", free.summary(arguments))) }
         lines.append(("scan", document.scan?.summary ?? "no scrub is recorded on the volume"))
         if document.scrubInterval != "never" {
             lines.append(("", "scrubs itself every \(document.scrubInterval) while it is mounted"))
