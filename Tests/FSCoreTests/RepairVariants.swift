@@ -150,7 +150,7 @@ extension Injection {
         },
         items(.remapRecordBad) { damage in
             let run = try damage.allocate(8)
-            let free = try damage.volume.allocator.allocateData(8, goal: nil, keeping: 0)
+            let free = try damage.volume.allocator.allocateData(8, goal: nil, leaving: .nothing)
             damage.put(
                 RemapRecord(source: free.start.block, count: 8, target: run.start.block))
         },

@@ -8,13 +8,15 @@ enum ChildProcess {
         _ words: [String], path: String? = nil, newSession: Bool = false,
         passing descriptor: (own: Int32, child: Int32)? = nil
     ) -> pid_t? {
+        for number in directoryNames("/proc/self/fd").compactMap({ Int32($0) }) where number > 2 {
+            _ = fcntl(number, F_SETFD, FD_CLOEXEC)
+        }
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         if let descriptor {
             posix_spawn_file_actions_adddup2(&actions, descriptor.own, descriptor.child)
         }
-        posix_spawn_file_actions_addclosefrom_np(&actions, (descriptor?.child ?? 2) + 1)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
