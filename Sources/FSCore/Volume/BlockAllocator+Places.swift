@@ -96,10 +96,11 @@ extension BlockAllocator {
                 seen.isAll = true
                 break
             }
-            seen.next += 1
-            if regions[number] != nil || closedRegions.contains(number) { continue }
-            _ = try loadedRegion(number)
-            return true
+            let isKnown = regions[number] != nil || closedRegions.contains(number)
+            // One that cannot be read now is asked for again.
+            if !isKnown { _ = try loadedRegion(number) }
+            if seen.next == number { seen.next += 1 }
+            if !isKnown { return true }
         }
         return false
     }
