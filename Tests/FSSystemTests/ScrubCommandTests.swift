@@ -120,7 +120,8 @@ internal import Testing
             expect(try scrub(volume.target, "--cancel"), 0, "cancelled")
 
             try volume.mountInForeground()
-            expect(try scrub(volume.directory.path, "--background", "--rate", "10K"), 0)
+            expect(
+                try scrub(volume.directory.path, "--background", "--rate", "10K"), 0, "in progress")
             sleep(7)
             try volume.killDaemon()
             try volume.mount()

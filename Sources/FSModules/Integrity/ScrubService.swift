@@ -28,6 +28,8 @@ public final class ScrubService: @unchecked Sendable {
     private var isStopping = false
     private var next: (options: Scrubber.Options, interrupted: ScrubRecord?)?
     private var isRunning = false
+    /// Whether `latest` is what runs, and no more the one before.
+    private var hasBegun = false
     private var latest: ScrubRecord?
     private var failure: FSError?
     private var thread: WorkerThread?
@@ -109,9 +111,20 @@ public final class ScrubService: @unchecked Sendable {
         }
     }
 
+    /// Waits until what was started is the current scrub.
+    public func waitForBeginning() throws(FSError) {
+        try lock.withLock { () throws(FSError) in
+            while (isRunning && !hasBegun || next != nil) && !isStopping {
+                lock.wait(milliseconds: 20)
+            }
+            if let failure { throw failure }
+        }
+    }
+
     private func begin(_ options: Scrubber.Options, _ interrupted: ScrubRecord?) {
         command = .goOn
         failure = nil
+        hasBegun = false
         next = (options, interrupted)
         lock.signalAll()
     }
@@ -151,7 +164,12 @@ public final class ScrubService: @unchecked Sendable {
                     command: { [self] in
                         lock.withLock { isStopping ? .leave : command }
                     },
-                    progress: { record in lock.withLock { latest = record } }))
+                    progress: { record in
+                        lock.withLock {
+                            latest = record
+                            hasBegun = true
+                        }
+                    }))
         } catch { outcome = .failure(error) }
         lock.withLock {
             switch outcome {

@@ -99,7 +99,7 @@ extension Failure {
         case (.open, ENOENT), (.open, ENOTDIR), (.open, ENXIO), (.open, ENODEV):
             self.init(
                 .notFound, .targetMissing, "\(target): \(reason)",
-                hint: "'aegisfs format \(target) --size SIZE' makes a new image")
+                hint: "check the name; 'aegisfs status' lists what is mounted")
         case (.open, EWOULDBLOCK), (.open, EBUSY):
             self.init(.busy, .locked, "\(target) is in use by another process")
         case (.open, EACCES), (.open, EPERM):

@@ -51,7 +51,7 @@ enum Target: Sendable {
         guard error == ENOENT || error == ENOTDIR else { return .system(path, error) }
         return Failure(
             .notFound, .targetMissing, "\(path): \(systemMessage(error))",
-            hint: "'aegisfs format \(path) --size SIZE' makes a new image")
+            hint: "check the name; 'aegisfs status' lists what is mounted")
     }
 
     /// There is a mount, but no daemon that this user may talk to.

@@ -329,8 +329,12 @@ extension ScrubService {
             }
         }
         let isWork = request.action == .start || request.action == .resume
-        guard isWork, request.isBackground != true else { return current.map { ScrubDocument($0) } }
+        guard isWork else { return current.map { ScrubDocument($0) } }
         do throws(FSError) {
+            if request.isBackground == true {
+                try waitForBeginning()
+                return current.map { ScrubDocument($0) }
+            }
             let record = try wait(
                 isCancelled: isCancelled, progress: { progress(ProgressReporter.Step($0)) })
             return record.map { ScrubDocument($0, isDryRun: request.isDryRun ?? false) }
