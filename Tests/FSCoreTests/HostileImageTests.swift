@@ -17,6 +17,9 @@ import Testing
     /// How much more memory one image may take than any before it.
     private static let memoryLimitKilobytes = 256 << 10
 
+    /// A merge with a neighbour that has its place elsewhere.
+    private static let seedsThatTrapped: [UInt64] = [65074]
+
     @Test func hostileImagesNeverTrap() throws {
         let images = TestMachine.count("AEGISFS_TEST_HOSTILE_IMAGES", default: 5000)
         let first = UInt64(TestMachine.count("AEGISFS_TEST_SEED", default: 1))
@@ -32,7 +35,7 @@ import Testing
         let image = try SealedImage()
         var opened = 0
         var largest = peakKilobytes()
-        for seed in first..<first + UInt64(images) {
+        for seed in Self.seedsThatTrapped + (first..<first + UInt64(images)) {
             let text = Array("\(seed)\n".utf8)
             _ = pwrite(note, text, text.count, 0)
             var random = SeededRandom(seed: seed)

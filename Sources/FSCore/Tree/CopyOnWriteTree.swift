@@ -387,7 +387,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
                 parent.node.remove(index)
                 context.discard(page, of: self)
             } else if page.node.usedBytes >= Self.mergeThreshold
-                || !merge(page, parent, index)
+                || !merge(path, depth)
             {
                 break
             }
@@ -408,9 +408,12 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         }
     }
 
-    /// Merges `page` with a neighbour if both fit well into one node. True if it did.
-    private func merge(_ page: Page, _ parent: Page, _ index: Int) -> Bool {
-        if index > 0, let left = residentChild(parent, index - 1),
+    /// Merges the node at `depth` with a neighbour if both fit well into one node. True if it did.
+    private func merge(_ path: [Step], _ depth: Int) -> Bool {
+        let page = path[depth].page
+        let parent = path[depth - 1].page
+        let index = path[depth - 1].index
+        if index > 0, let left = neighbour(path, depth, index - 1),
             left.node.usedBytes + page.node.usedBytes <= Self.mergedLimit
         {
             let target = context.touch(left, of: self)
@@ -420,7 +423,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
             context.discard(page, of: self)
             return true
         }
-        if index + 1 < parent.node.count, let right = residentChild(parent, index + 1),
+        if index + 1 < parent.node.count, let right = neighbour(path, depth, index + 1),
             right.node.usedBytes + page.node.usedBytes <= Self.mergedLimit
         {
             absorb(right, into: page, separator: parent.node.key(index + 1))
@@ -429,6 +432,20 @@ package final class CopyOnWriteTree: @unchecked Sendable {
             return true
         }
         return false
+    }
+
+    /// The resident child at `index` of the node above `depth`. No descent has come this way: a crafted
+    /// pointer may name a node that has its place elsewhere, where it would then be missing.
+    private func neighbour(_ path: [Step], _ depth: Int, _ index: Int) -> Page? {
+        var lower: Key?
+        var upper: Key?
+        for step in path[..<(depth - 1)] { narrow(step.page, step.index, &lower, &upper) }
+        let parent = path[depth - 1].page
+        narrow(parent, index, &lower, &upper)
+        guard let page = residentChild(parent, index), page.node.isWithin(lower, upper) else {
+            return nil
+        }
+        return page
     }
 }
 
