@@ -107,10 +107,9 @@ public final class FuseSession: @unchecked Sendable {
     private func serve() -> Int32 {
         guard let configuration = fuse_loop_cfg_create() else { return ENOMEM }
         defer { fuse_loop_cfg_destroy(configuration) }
-        // libfuse starts a thread when all others are busy and, by default, ends none. Most wait
-        // for the device, so there may be more of them than processors.
-        let processors = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
-        fuse_loop_cfg_set_max_threads(configuration, UInt32(min(max(16, 4 * processors), 64)))
+        // libfuse starts a thread when all others are busy and, by default, ends none. Most wait for
+        // the device: the more there are, the more calls of fsync share a flush.
+        fuse_loop_cfg_set_max_threads(configuration, Self.maximumThreads)
         return abs(fuse_session_loop_mt(session, configuration))
     }
 
@@ -140,6 +139,8 @@ public final class FuseSession: @unchecked Sendable {
             }
         }
     }
+
+    private static let maximumThreads: UInt32 = 64
 
     private var isServing: Bool {
         lock.withLock { if case .serving = state { true } else { false } }

@@ -209,6 +209,15 @@ class AegisFSLoop(AegisFS):
         self.start_on(self.attach())
 
 
+class AegisFSWriteback(AegisFS):
+    """With the kernel's writeback cache: it accepts writes before the daemon has seen them."""
+
+    name = "aegisfs-writeback"
+
+    def start(self):
+        self.start_on(self.image, "-o", "writeback")
+
+
 class Ceiling(Target):
     name = "ceiling"
     binary = None
@@ -267,4 +276,4 @@ class Ntfs3g(Target):
         self.start_daemon("ntfs-3g", self.image, self.directory, "-o", "rw,no_detach,big_writes")
 
 
-ALL = (Ceiling, AegisFS, AegisFSLoop, Ext4, Btrfs, Fuse2fs, Ntfs3g)
+ALL = (Ceiling, AegisFS, AegisFSWriteback, AegisFSLoop, Ext4, Btrfs, Fuse2fs, Ntfs3g)

@@ -213,6 +213,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         _ key: Key, room: Int, isDelete: Bool, isOrdered: Bool = false,
         _ counted: inout PlannedPages
     ) throws(TreeFault) -> Int {
+        if isOrdered, counted.covers(id, key, isDelete: isDelete) { return 0 }
         var page = root
         var lower: Key?
         var upper: Key?
@@ -235,6 +236,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
             narrow(page, index, &lower, &upper)
             page = try child(page, index, lower, upper)
         }
+        if isOrdered { counted.noteLeaf(id, lower, upper, isDelete: isDelete) }
         return needed + (isDelete || isOrdered ? 0 : splits + 1)
     }
 
@@ -254,20 +256,26 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     }
 
     /// Inserts or replaces the value of `key`.
-    func put(_ key: Key, _ value: ByteView) {
+    func put(_ key: Key, _ value: ByteView) { _ = pathAfterPut(key, value) }
+
+    /// The same; returns the way to the leaf.
+    func pathAfterPut(_ key: Key, _ value: ByteView) -> [Step] {
         while true {
             let path = touchedPath(key)
-            let leaf = path[path.count - 1].page.node
-            let index = leaf.lowerBound(key)
-            let isThere = index < leaf.count && leaf.key(index) == key
-            let growth =
-                isThere ? value.count - leaf.value(index).count : NodePage.itemSize(value.count)
-            if growth <= leaf.freeBytes {
-                if isThere { leaf.replace(index, value) } else { leaf.insert(index, key, value) }
-                return
-            }
+            if store(key, value, in: path[path.count - 1].page.node) { return path }
             split(path, for: key)
         }
+    }
+
+    /// False if the leaf has no room.
+    func store(_ key: Key, _ value: ByteView, in leaf: NodePage) -> Bool {
+        let index = leaf.lowerBound(key)
+        let isThere = index < leaf.count && leaf.key(index) == key
+        let growth =
+            isThere ? value.count - leaf.value(index).count : NodePage.itemSize(value.count)
+        guard growth <= leaf.freeBytes else { return false }
+        if isThere { leaf.replace(index, value) } else { leaf.insert(index, key, value) }
+        return true
     }
 
     /// Removes `key` if it is there.

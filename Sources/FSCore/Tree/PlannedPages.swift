@@ -8,6 +8,18 @@ struct PlannedPages {
     private(set) var tightLeaves = 0
     private(set) var innerNodes = 0
 
+    /// The leaf that was planned last; whatever else changes in it is accounted for.
+    private var leaf: (tree: TreeID, lower: Key?, upper: Key?, isDelete: Bool)?
+
+    mutating func noteLeaf(_ tree: TreeID, _ lower: Key?, _ upper: Key?, isDelete: Bool) {
+        leaf = (tree, lower, upper, isDelete)
+    }
+
+    func covers(_ tree: TreeID, _ key: Key, isDelete: Bool) -> Bool {
+        guard let leaf, leaf.tree == tree, leaf.isDelete || !isDelete else { return false }
+        return leaf.lower.map { $0 <= key } ?? true && leaf.upper.map { key < $0 } ?? true
+    }
+
     mutating func noteOrdered(_ page: Page, room: Int) {
         if page.level > 0 {
             innerNodes += 1

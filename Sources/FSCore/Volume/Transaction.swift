@@ -106,6 +106,48 @@ public final class Transaction {
         updates.append(update)
     }
 
+    /// Adds the changes of a replayed one that comes behind: those to the same head's counts, too.
+    func absorb(_ next: Transaction) {
+        let start = bytes.count
+        bytes.append(contentsOf: next.bytes)
+        for var update in next.updates {
+            if let range = update.value {
+                update.value = range.lowerBound + start..<range.upperBound + start
+            }
+            updates.append(update)
+        }
+        published += next.published
+        released += next.released
+        inodeDelta += next.inodeDelta
+        promisedDelta += next.promisedDelta
+        referencedDelta += next.referencedDelta
+    }
+
+    /// The same changes in the order of the keys; of several of one item the last stands for all, since
+    /// updates are absolute.
+    func inKeyOrder() -> Transaction {
+        let result = Transaction(tree: tree)
+        result.bytes = bytes
+        result.published = published
+        result.released = released
+        result.inodeDelta = inodeDelta
+        result.promisedDelta = promisedDelta
+        result.referencedDelta = referencedDelta
+        result.updates.reserveCapacity(updates.count)
+        let order = updates.indices.sorted {
+            (updates[$0].tree.rawValue, updates[$0].key, $0)
+                < (updates[$1].tree.rawValue, updates[$1].key, $1)
+        }
+        for index in order {
+            let update = updates[index]
+            if let last = result.updates.last, last.tree == update.tree, last.key == update.key {
+                result.updates.removeLast()
+            }
+            result.updates.append(update)
+        }
+        return result
+    }
+
     /// Begins to put what is released in terms of where blocks are now; anew when it was done before.
     func beginSettling() -> [BlockRun] {
         if let unsettled {
@@ -203,9 +245,9 @@ public final class Transaction {
     /// Frees blocks that nobody refers to any more.
     package func release(_ run: BlockRun) { released.append(run) }
 
-    /// The updates in the order of their keys.
-    var orderedUpdates: [Update] {
-        updates.sorted { ($0.tree.rawValue, $0.key) < ($1.tree.rawValue, $1.key) }
+    func updates(inKeyOrder isOrdered: Bool) -> [Update] {
+        isOrdered
+            ? updates.sorted { ($0.tree.rawValue, $0.key) < ($1.tree.rawValue, $1.key) } : updates
     }
     /// Room that the puts may take in leaves.
     var growth: Int { bytes.count + updates.count * NodePage.slotSize }

@@ -57,14 +57,17 @@ extension Volume {
         var records: [SnapshotRecord]
         var space: SpaceClass
         var mode: CommitMode
+        /// How many operations it stands for.
+        var operations: Int
         init(
             _ transaction: Transaction, _ records: [SnapshotRecord], _ space: SpaceClass,
-            _ mode: CommitMode
+            _ mode: CommitMode, operations: Int = 1
         ) {
             self.transaction = transaction
             self.records = records
             self.space = space
             self.mode = mode
+            self.operations = operations
         }
     }
 
@@ -80,6 +83,7 @@ extension Volume {
             var needed = 0
             var counted = PlannedPages()
             var upkeep: [UpkeepPut] = []
+            var updates: [Transaction.Update] = []
             var isOrdered = transaction.updates.count > CopyOnWriteTree.orderedFrom
             if freeze == nil { treeLock.lockExclusive() } else { try lockSettlingNodes() }
             do throws(FSError) {
@@ -114,7 +118,8 @@ extension Volume {
                             put.key, room: room, isDelete: false, isOrdered: isOrdered, &counted)
                     }
                 }
-                for update in transaction.updates {
+                updates = transaction.updates(inKeyOrder: isOrdered)
+                for update in updates {
                     guard let tree = tree(update.tree) else {
                         throw .failed(
                             .corrupt(
@@ -149,9 +154,9 @@ extension Volume {
             if pool.count >= needed {
                 for put in upkeep { put.value.withView { volumeTree.put(put.key, $0) } }
                 if freeze != nil { window.deaths = [] }
-                apply(transaction, isOrdered: isOrdered)
+                apply(transaction, updates, isOrdered: isOrdered)
                 if transaction.changesSnapshots { followHeads(recording.records, transaction) }
-                if recording.mode != .upkeep { window.operations += 1 }
+                if recording.mode != .upkeep { window.operations += UInt64(recording.operations) }
                 let wakesTimer = journal?.append(transaction) ?? false
                 freeze?()
                 treeLock.unlock()
@@ -174,22 +179,38 @@ extension Volume {
         return transaction.deathSequence.map { $0 == window.sequence } ?? true
     }
 
-    /// Makes the changes, if they were planned so in the order of their keys.
-    func applyUpdates(_ transaction: Transaction, isOrdered: Bool) {
+    /// Makes the changes of a transaction, in the order in which they were planned.
+    func applyUpdates(
+        _ transaction: Transaction, _ updates: [Transaction.Update], isOrdered: Bool
+    ) {
         transaction.bytes.withView { (view) in
-            for update in isOrdered ? transaction.orderedUpdates : transaction.updates {
-                guard let tree = tree(update.tree) else { continue }
-                if let range = update.value {
-                    tree.put(update.key, view.slice(range.lowerBound, range.count))
-                } else {
+            var cursor: LeafCursor?
+            var last: CopyOnWriteTree?
+            for update in updates {
+                guard let tree = last?.id == update.tree ? last : tree(update.tree) else {
+                    continue
+                }
+                if tree !== last { cursor = nil }
+                last = tree
+                guard let range = update.value else {
                     tree.delete(update.key)
+                    cursor = nil
+                    continue
+                }
+                let value = view.slice(range.lowerBound, range.count)
+                if isOrdered {
+                    tree.put(update.key, value, near: &cursor)
+                } else {
+                    tree.put(update.key, value)
                 }
             }
         }
     }
 
-    private func apply(_ transaction: Transaction, isOrdered: Bool) {
-        applyUpdates(transaction, isOrdered: isOrdered)
+    private func apply(
+        _ transaction: Transaction, _ updates: [Transaction.Update], isOrdered: Bool
+    ) {
+        applyUpdates(transaction, updates, isOrdered: isOrdered)
         window.published += transaction.published
         noteRemaps(transaction)
         for run in transaction.released { free(run) }

@@ -73,14 +73,17 @@ extension Volume {
         if claims {
             try journal.claims(contents) { (run) throws(FSError) in try allocator.claim(run) }
         }
+        let batch = ReplayBatch(limit: min(Self.replayedAtOnce, cache.limitPages / 4))
         try journal.replay(contents) { (transaction) throws(FSError) in
-            try requireSaneCounts(transaction)
+            if !batch.takes(transaction) { try commit(batch) }
+            try requireSaneCounts(transaction, behind: batch)
             if inMemory {
                 if !transaction.staged.isEmpty {
                     guard journal.hasRoom(for: transaction) else { throw .notReplayable }
                     _ = journal.append(transaction)
                 }
                 guard window.dirty.count < Self.replayedInMemoryLimit else { throw .notReplayable }
+                if transaction.changesSnapshots { throw .notReplayable }
             } else {
                 for part in transaction.staged {
                     let bytes = transaction.data
@@ -94,24 +97,69 @@ extension Volume {
             if !claims {
                 for run in transaction.published { try? allocator.claim(run) }
             }
-            if inMemory, transaction.changesSnapshots { throw .notReplayable }
+            if claims, batch.takes(transaction) { return batch.add(transaction) }
             try commit(transaction, .emergency, .replayed)
-            if !inMemory, window.dirty.count >= Self.softDirtyLimit { try checkpoint(force: true) }
+            if !inMemory { try makeRoomForReplay() }
+        }
+        try commit(batch)
+    }
+
+    private func makeRoomForReplay() throws(FSError) {
+        if window.dirty.count >= Self.softDirtyLimit { try checkpoint(force: true) }
+    }
+
+    /// Applies what is in a batch and empties it.
+    private func commit(_ batch: ReplayBatch) throws(FSError) {
+        guard batch.count > 0 else { return }
+        defer { batch.removeAll() }
+        let changes = batch.changes.inKeyOrder()
+        do throws(FSError) {
+            try loadLeaves(changes.updates)
+            _ = try commit(
+                Recording(changes, [], .emergency, .replayed, operations: batch.count),
+                freezing: nil)
+        } catch .noSpace {
+            // All at once may ask for more room than one by one take in the end.
+            for operation in batch.separate() { try commit(operation, .emergency, .replayed) }
+        }
+        if !options.readOnly { try makeRoomForReplay() }
+    }
+
+    /// Loads the nodes that changes in the order of their keys will meet, so that their plan need not
+    /// begin anew for each.
+    private func loadLeaves(_ updates: [Transaction.Update]) throws(FSError) {
+        var index = 0
+        while index < updates.count {
+            let first = updates[index]
+            guard let tree = tree(first.tree) else { return }
+            let upper = try reading { () throws(TreeFault) in
+                try tree.forEachPage(on: first.key) { _ in }
+            }
+            repeat {
+                index += 1
+            } while index < updates.count && updates[index].tree == first.tree
+                && upper.map { updates[index].key < $0 } ?? true
         }
     }
+
+    /// Updates that are applied together.
+    private static let replayedAtOnce = 4096
 
     /// Dirty nodes of a replay in memory: 512 MiB.
     private static let replayedInMemoryLimit = 32768
 
     /// The counts that a transaction changes stay within what a superblock may say.
-    private func requireSaneCounts(_ transaction: Transaction) throws(FSError) {
+    private func requireSaneCounts(
+        _ transaction: Transaction, behind batch: ReplayBatch
+    ) throws(FSError) {
         let bound = Int64(1) << 48
         let inodes = transaction.inodeDelta
         let promised = transaction.promisedDelta
         guard abs(inodes) < bound, abs(promised) < bound, let tree = tree(transaction.tree),
-            (0..<Int64(window.inodeCeiling)).contains(Int64(tree.counts.inodes) + inodes)
-                || inodes == 0,
-            (0...Int64(layout.blockCount)).contains(Int64(tree.counts.promised) + promised)
+            (0..<Int64(window.inodeCeiling)).contains(
+                Int64(tree.counts.inodes) + batch.changes.inodeDelta + inodes) || inodes == 0,
+            (0...Int64(layout.blockCount)).contains(
+                Int64(tree.counts.promised) + batch.changes.promisedDelta + promised)
         else {
             throw .corrupt(Corruption(.journal, at: window.operations + 1, "change of a count"))
         }

@@ -128,10 +128,11 @@ extension Volume {
             let transaction = Transaction()
             for run in window.droppedNodes { transaction.release(run) }
             settle(transaction)
-            guard try isReady(transaction.updates, room: transaction.growth) else { continue }
+            let isOrdered = transaction.updates.count > CopyOnWriteTree.orderedFrom
+            let updates = transaction.updates(inKeyOrder: isOrdered)
+            guard try isReady(updates, room: transaction.growth) else { continue }
             window.droppedNodes = []
-            applyUpdates(
-                transaction, isOrdered: transaction.updates.count > CopyOnWriteTree.orderedFrom)
+            applyUpdates(transaction, updates, isOrdered: isOrdered)
             noteRemaps(transaction)
             for run in transaction.released { free(run) }
             return
