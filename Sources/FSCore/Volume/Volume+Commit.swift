@@ -3,7 +3,8 @@
 ///     lock ──▶ plan: all nodes resident? places enough? ──yes──▶ apply, journal, unlock
 ///                 └── no: unlock, load or allocate, again
 ///
-/// - Invariant: under the exclusive tree lock nothing waits for the device and nothing can fail.
+/// - Invariant: under the exclusive tree lock nothing waits for the device, and nothing fails but what
+///   damage makes fail that no check has seen; that latches the volume (`changing`).
 extension Volume {
     /// On whose behalf a transaction is committed.
     enum CommitMode {
@@ -95,11 +96,18 @@ extension Volume {
                 treeLock.unlock()
                 return .outdated
             }
-            if let journal, !journal.hasRoom(for: transaction) {
-                treeLock.unlock()
-                if freeze != nil { return .needsCheckpoint }
-                try makeJournalRoom(journal)
-                continue
+            if let journal {
+                let hasRoom: Bool
+                do throws(FSError) { hasRoom = try journal.hasRoom(for: transaction) } catch {
+                    treeLock.unlock()
+                    throw error
+                }
+                if !hasRoom {
+                    treeLock.unlock()
+                    if freeze != nil { return .needsCheckpoint }
+                    try makeJournalRoom(journal)
+                    continue
+                }
             }
             do throws(TreeFault) {
                 var room = transaction.growth
@@ -146,11 +154,20 @@ extension Volume {
                 continue
             }
             needed += recording.records.count(where: \.beginsEmpty)
+            if options.brokenRules.contains(.plansNothing) { needed = 0 }
             if pool.count >= needed {
-                for put in upkeep { put.value.withView { volumeTree.put(put.key, $0) } }
-                if freeze != nil { window.deaths = [] }
-                apply(transaction, isOrdered: isOrdered)
-                if transaction.changesSnapshots { followHeads(recording.records, transaction) }
+                try changing { () throws(FSError) in
+                    for put in upkeep {
+                        try put.value.withView { (view) throws(FSError) in
+                            try volumeTree.put(put.key, view)
+                        }
+                    }
+                    if freeze != nil { window.deaths = [] }
+                    try apply(transaction, isOrdered: isOrdered)
+                    if transaction.changesSnapshots {
+                        try followHeads(recording.records, transaction)
+                    }
+                }
                 if recording.mode != .upkeep { window.operations += 1 }
                 let wakesTimer = journal?.append(transaction) ?? false
                 freeze?()
@@ -174,22 +191,33 @@ extension Volume {
         return transaction.deathSequence.map { $0 == window.sequence } ?? true
     }
 
+    /// Changes the trees under the exclusive tree lock. What fails has left half of a change: the lock is
+    /// given up, and nothing is written from then on.
+    func changing(_ body: () throws(FSError) -> Void) throws(FSError) {
+        do throws(FSError) { try body() } catch {
+            let isFirst = endWriting(error)
+            treeLock.unlock()
+            if isFirst { observer?.volume(.latched(error.description)) }
+            throw error
+        }
+    }
+
     /// Makes the changes, if they were planned so in the order of their keys.
-    func applyUpdates(_ transaction: Transaction, isOrdered: Bool) {
-        transaction.bytes.withView { (view) in
+    func applyUpdates(_ transaction: Transaction, isOrdered: Bool) throws(FSError) {
+        try transaction.bytes.withView { (view) throws(FSError) in
             for update in isOrdered ? transaction.orderedUpdates : transaction.updates {
                 guard let tree = tree(update.tree) else { continue }
                 if let range = update.value {
-                    tree.put(update.key, view.slice(range.lowerBound, range.count))
+                    try tree.put(update.key, view.slice(range.lowerBound, range.count))
                 } else {
-                    tree.delete(update.key)
+                    try tree.delete(update.key)
                 }
             }
         }
     }
 
-    private func apply(_ transaction: Transaction, isOrdered: Bool) {
-        applyUpdates(transaction, isOrdered: isOrdered)
+    private func apply(_ transaction: Transaction, isOrdered: Bool) throws(FSError) {
+        try applyUpdates(transaction, isOrdered: isOrdered)
         window.published += transaction.published
         noteRemaps(transaction)
         for run in transaction.released { free(run) }

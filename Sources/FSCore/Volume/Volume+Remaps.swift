@@ -130,8 +130,11 @@ extension Volume {
             settle(transaction)
             guard try isReady(transaction.updates, room: transaction.growth) else { continue }
             window.droppedNodes = []
-            applyUpdates(
-                transaction, isOrdered: transaction.updates.count > CopyOnWriteTree.orderedFrom)
+            try changing { () throws(FSError) in
+                try applyUpdates(
+                    transaction,
+                    isOrdered: transaction.updates.count > CopyOnWriteTree.orderedFrom)
+            }
             noteRemaps(transaction)
             for run in transaction.released { free(run) }
             return
@@ -142,7 +145,7 @@ extension Volume {
     func relocateNode(_ key: Key, of tree: TreeID) throws(FSError) {
         let update = Transaction.Update(tree: tree, key: key, value: 0..<0)
         repeat { treeLock.lockExclusive() } while try !isReady([update], room: 0)
-        self.tree(tree)?.touchPath(key)
+        try changing { () throws(FSError) in try self.tree(tree)?.touchPath(key) }
         treeLock.unlock()
     }
 
