@@ -14,6 +14,7 @@ final class FileMap: @unchecked Sendable {
     let tree: CopyOnWriteTree
     /// No lock of an inode keeps the blocks: another thread may delete the snapshot.
     private let isReadOnly: Bool
+    let readers = SequentialReaders()
 
     init(_ volume: Volume, _ tree: CopyOnWriteTree, isReadOnly: Bool) {
         self.volume = volume
@@ -101,12 +102,7 @@ final class FileMap: @unchecked Sendable {
         defer { if let token { volume.leave(token) } }
         let count = UInt64(target.count >> 12)
         let found = try extents(inode, block..<block + count)
-        if found.count > 1 { prefetch(found[0], found[1...]) }
-        if count >= Self.largeRead, let last = found.last {
-            // Whoever reads so much at once is about to read on. What is wrong there is not his yet.
-            let ahead = block + count..<min(block + 2 * count, 1 << 52)
-            if let next = try? extents(inode, ahead) { prefetch(last, next[...]) }
-        }
+        readAhead(inode, block..<block + count, found)
         var done: UInt64 = 0
         for extent in found {
             let start = max(extent.block, block)
@@ -128,22 +124,6 @@ final class FileMap: @unchecked Sendable {
             done = end - block
         }
         if done < count { target.zero(Int(done << 12), Int((count - done) << 12)) }
-    }
-
-    /// 128 KiB: the smallest readahead of the kernel.
-    private static let largeRead: UInt64 = 32
-
-    /// Has the device fetch what lies elsewhere while `first` is being read: on a volume that has aged, a
-    /// file lies in several runs.
-    private func prefetch(_ first: Extent, _ following: ArraySlice<Extent>) {
-        var before = first
-        for next in following where next.record.kind == .data && next.block >= before.end {
-            let run = next.record.storedRun(0)
-            if before.goal(for: next.block)?.first != run.start {
-                volume.device.prefetch(at: run.start.block << 12, count: run.count << 12)
-            }
-            before = next
-        }
     }
 
     /// Reads and verifies stored blocks of one extent, trying its replicas in turn, block by block
