@@ -107,6 +107,16 @@ public struct Corruption: Equatable, Sendable {
 }
 
 extension FSError: CustomStringConvertible {
+    /// The filesystem that holds an image is full, or its quota is spent: ENOSPC, EDQUOT.
+    public var isOfFullHost: Bool {
+        switch self {
+        case .device(.write, 28, _), .device(.flush, 28, _), .device(.write, 122, _),
+            .device(.flush, 122, _):
+            true
+        default: false
+        }
+    }
+
     /// One sentence for a person, without the cure (which depends on the command).
     public var description: String {
         switch self {
@@ -130,6 +140,9 @@ extension FSError: CustomStringConvertible {
         case .noDataBeyond: "no data or hole beyond this offset"
         case .busy: "resource busy"
         case .interrupted: "cancelled"
+        case .device(let operation, let errno, _) where isOfFullHost:
+            "the filesystem that holds the image has no space left "
+                + "(\(operation.rawValue), errno \(errno))"
         case .device(let operation, let errno, let offset):
             "device \(operation.rawValue) failed at byte \(offset) (errno \(errno))"
         case .corrupt(let what):

@@ -20,8 +20,7 @@ private enum InodeIoctl {
     static let extendedProjectOffset = 12
 }
 
-/// FITRIM of ioctl_fitrim(2): `struct fstrim_range` with start, length and smallest run, in bytes; the
-/// whole volume is trimmed, whatever the range.
+/// FITRIM of ioctl_fitrim(2): `struct fstrim_range` with start, length and smallest run, in bytes.
 private enum TrimIoctl {
     static let trim: UInt32 = 0xC018_5879
     static let length = 24
@@ -96,6 +95,7 @@ extension FuseOperations {
                     guard !request.isOrdinaryUser else { throw .notPermitted }
                     let input = ByteView(base: input.unsafelyUnwrapped, count: inputCount)
                     let trimmed = try fileSystem.trim(
+                        from: input.u64(0), length: input.u64(TrimIoctl.lengthOffset),
                         minimum: input.u64(TrimIoctl.minimumOffset))
                     output.zeroAll()
                     output.store(trimmed, at: TrimIoctl.lengthOffset)

@@ -59,24 +59,30 @@ import Testing
         let total = fs.statistics().availableBlocks
         var names: [String] = []
         var number = 0
+        // What is deleted in one round is what the next one is to be written to, though nobody asks for a
+        // checkpoint in between.
         for _ in 0..<20 {
             while fs.statistics().availableBlocks > total / 10 {
                 let name = "file\(number)"
                 number += 1
-                let bytes = random.pick([3000, 9000, 30_000, 100_000, 400_000, 1_500_000])
-                _ = try write(name, bytes: random.integer(in: bytes / 2...bytes))
+                // Evenly over the logarithms, 4 KiB to 4 MiB.
+                let power = 4096 << random.below(10)
+                _ = try write(name, bytes: random.integer(in: power...2 * power))
                 names.append(name)
             }
             names.shuffle(using: &random)
             for name in names[(names.count / 2)...] { try remove(name) }
             names.removeSubrange((names.count / 2)...)
-            for _ in 0...1 { try volume.checkpoint(force: true) }
         }
-        let inode = try write("aged", bytes: size)
-        let after = try meanRun(volume, inode)
-        print("aging: \(before) blocks a run when fresh, \(after) when aged")
-        #expect(after >= 250, "\(before) blocks a run when fresh, \(after) when aged")
+        var after = Double.infinity
+        for index in 0..<4 {
+            after = min(after, try meanRun(volume, write("aged\(index)", bytes: size / 4)))
+        }
+        print("aging: \(before) blocks a run when fresh, at least \(after) when aged")
+        #expect(after >= 300, "\(before) blocks a run when fresh, \(after) when aged")
+        for _ in 0...1 { try volume.checkpoint(force: true) }
         let free = try volume.freeRuns()
+        print("aging: free space in runs of \(free.meanBlocks) blocks, \(free.histogram)")
         #expect(
             free.blocks + 200 > fs.statistics().freeBlocks
                 && free.histogram.reduce(0, +) == free.count && free.meanBlocks > 1)

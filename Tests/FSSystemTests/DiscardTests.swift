@@ -91,6 +91,11 @@ internal import Testing
             }
             #expect(megabytes <= 40)
             try volume.unmount()
+            // An empty range, or one behind the end, is a mistake of the caller's.
+            for range in [["--length", "0"], ["--offset", "2T"]] {
+                let refused = try run(["fstrim"] + range + [mount])
+                #expect(refused.exitCode != 0 && refused.errors.contains("Invalid argument"))
+            }
             // By the verb and by fstrim(8) on a mount, and without one.
             for trim in [
                 [try AegisCommand.requirePath(), "trim", mount], ["fstrim", mount],

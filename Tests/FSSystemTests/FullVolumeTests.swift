@@ -20,11 +20,14 @@ internal import Testing
         return (device, try Volume.open(device, modules: .standard, options: options))
     }
 
-    private enum Kind: CaseIterable { case small, large, attributes }
+    private enum Kind: CaseIterable { case small, large, attributes, snapshots }
 
     /// Creates files until there is no space; returns their names and the bytes that went in.
+    ///
+    /// - Parameter afterFile: called behind each file.
     private func fill(
-        _ fs: FileSystem, _ kind: Kind, size: Int
+        _ fs: FileSystem, _ kind: Kind, size: Int,
+        afterFile: (Int) throws(FSError) -> Void = { (_) throws(FSError) in }
     ) throws -> (names: [[UInt8]], bytes: UInt64) {
         var names: [[UInt8]] = []
         var bytes: UInt64 = 0
@@ -38,7 +41,7 @@ internal import Testing
                 fs.release(inode, count: 1)
                 names.append(name)
                 switch kind {
-                case .small:
+                case .small, .snapshots:
                     _ = try content.withView { (view) throws(FSError) in
                         try fs.write(inode, at: 0, view)
                     }
@@ -61,6 +64,7 @@ internal import Testing
                         bytes += UInt64(size)
                     }
                 }
+                try afterFile(names.count)
             }
         } catch { #expect(error == .noSpace) }
         return (names, bytes)
@@ -95,12 +99,23 @@ internal import Testing
         let before = try free()
         for round in 0..<Self.cycles {
             let kind = Kind.allCases[round % Kind.allCases.count]
-            let size = [4096, 1 << 20, 20_000][round % Kind.allCases.count]
-            let (names, bytes) = try fill(fs, kind, size: size)
+            let size = [4096, 1 << 20, 20_000, 200_000][round % Kind.allCases.count]
+            var moments: [[UInt8]] = []
+            let (names, bytes) = try fill(fs, kind, size: size) { (number) throws(FSError) in
+                guard kind == .snapshots, number % 40 == 0 else { return }
+                let name = Array("moment\(number)".utf8)
+                try volume.snapshotStore.create(SnapshotLabel(name: name))
+                moments.append(name)
+            }
+            #expect(moments.count > 10 || kind != .snapshots)
             // Two copies of what lies in the tree, in leaves that are full by half to three quarters: the
             // volume's own hash says in which order the attributes come.
             #expect(bytes > (kind == .attributes ? 45 : 190) << 20, "round \(round), \(kind)")
             for name in names { try name.withView { try fs.unlink($0, in: .root) } }
+            // Everything is deleted, and nothing has come back as long as they are there.
+            if !moments.isEmpty { #expect(fs.statistics().availableBlocks < before / 4) }
+            try volume.snapshotStore.delete(moments)
+            _ = try volume.snapshotStore.sweep()
             let after = try free()
             #expect(before <= after + 64, "round \(round): \(before) before, \(after) after")
             if round % 10 == 0 {
@@ -165,6 +180,71 @@ internal import Testing
         }
     }
 
+    /// Through a mount: with snapshots there, deleting brings no space back, the command refuses more
+    /// snapshots and says which to drop, and dropping these always works.
+    @Test(.enabled(if: TestMachine.canMount)) func snapshotsToDropAreNamed() throws {
+        try withVolume(size: "96M") { volume, _ in
+            try volume.mount()
+            let mount = volume.directory.path
+            func available() throws -> Int {
+                let line = try require(["stat", "-f", "-c", "%a", mount])
+                return Int(line.trimmingCharacters(in: .whitespacesAndNewlines)) ?? -1
+            }
+            let before = try available()
+            for round in 0..<3 {
+                let work = """
+                    for i in $(seq 60); do head -c 200000 /dev/urandom > \(mount)/\(round).$i; done
+                    """
+                try require(["/bin/sh", "-c", work])
+                _ = try AegisCommand.require("snapshot", "create", mount, "moment\(round)")
+            }
+            _ = try AegisCommand.require("snapshot", "hold", mount, "moment0", "kept")
+            func fill(_ piece: String) throws {
+                let work = "dd if=/dev/zero of=\(mount)/rest.\(piece) bs=\(piece) 2>&1"
+                #expect(try run(["/bin/sh", "-c", work]).output.contains("No space left"))
+            }
+            try fill("64k")
+            try fill("4k")
+            // A loop of "snapshot, delete one file" gets nowhere, and eats nothing up. The checkpoint behind
+            // the last write may leave room for a snapshot or two.
+            var moments = (0..<3).map { "moment\($0)" }
+            for index in 1...60 {
+                let made = try AegisCommand.run("snapshot", "create", mount, "more\(index)")
+                if made.exitCode == 0 {
+                    moments.append("more\(index)")
+                } else {
+                    #expect(made.exitCode == 1 && made.errors.contains("AEGIS-0023"))
+                    #expect(
+                        made.errors.contains("aegisfs snapshot delete")
+                            && made.errors.contains(" mo"), "\(made.errors)")
+                }
+                try require(["rm", "\(mount)/1.\(index)"])
+            }
+            #expect(moments.count < 10)
+            try fill("2k")
+            let status = try AegisCommand.run("status", mount)
+            #expect(
+                status.exitCode == 0 && status.output.contains("AEGIS-0361"), "\(status.output)")
+            #expect(status.output.contains("aegisfs snapshot delete \(mount) mo"))
+            #expect(!status.output.contains("moment0"))
+            _ = try AegisCommand.require("snapshot", "release", mount, "moment0", "kept")
+            for name in moments {
+                _ = try AegisCommand.require("snapshot", "delete", mount, name, "--yes")
+            }
+            try require(["/bin/sh", "-c", "rm \(mount)/*"])
+            var after = try available()
+            for _ in 0..<100 where after + 200 < before {
+                Thread.sleep(forTimeInterval: 0.2)
+                _ = try AegisCommand.require("sync", mount)
+                after = try available()
+            }
+            #expect(after + 200 >= before, "\(before) before, \(after) after")
+            #expect(try AegisCommand.run("check", mount).exitCode == 0)
+            try volume.unmount()
+            #expect(try volume.check().exitCode == 0)
+        }
+    }
+
     // MARK: The host
 
     /// The filesystem that holds an image is full: the volume stops writing and says so; when there is
@@ -195,6 +275,7 @@ internal import Testing
             #expect(
                 status.output.contains("errno 28") || status.output.contains("No space"),
                 "\(status.output)")
+            #expect(status.output.contains("AEGIS-0360"), "\(status.output)")
             #expect(try run(["touch", mount + "/more"]).exitCode != 0)
             let kept = try FileManager.default.contentsOfDirectory(atPath: folder.path)
                 .filter { $0.hasPrefix("kept") }

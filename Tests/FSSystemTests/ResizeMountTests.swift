@@ -30,6 +30,10 @@ internal import Testing
 
             let plan = try AegisCommand.require("resize", mount, "min", "--dry-run", "--json")
             #expect(plan.contains("\"is_dry_run\":true") && plan.contains("minimum_bytes"))
+            let words = try AegisCommand.require("resize", mount, "128M", "--dry-run")
+            #expect(
+                words.contains("would go from 512.0 MiB to 128.0 MiB, moving")
+                    && words.contains("the smallest possible is"), "\(words)")
             #expect(try size(image) == 512 << 20)
             // Without a terminal to ask on.
             #expect(try AegisCommand.run("resize", mount, "128M").exitCode == 13)
@@ -51,8 +55,11 @@ internal import Testing
             try volume.mount()
             try require(["cmp", folder.path + "/source", mount + "/file"])
             try volume.unmount()
+            let told = try AegisCommand.require("resize", image, "min", "--dry-run", "--json")
+            #expect(try size(image) == 150 << 20)
             _ = try AegisCommand.require("resize", image, "min", "--yes")
             #expect(try size(image) < 100 << 20)
+            #expect(try told.contains("\"new_bytes\":\(size(image)),"), "\(told)")
             #expect(try volume.check().exitCode == 0)
             try require(["truncate", "-s", "1G", image])
             _ = try AegisCommand.require("resize", image, "max")

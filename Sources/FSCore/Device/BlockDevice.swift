@@ -17,7 +17,9 @@ public protocol BlockDevice: AnyObject, Sendable {
 
     /// Fills `target` from `offset` on. A read beyond the end is an error, never short.
     func read(into target: MutableByteView, at offset: UInt64) throws(FSError)
-    /// The same, past any cache on the way where that is possible: what the medium itself holds.
+    /// Says that a range will be read soon: a device that can fetch it beside other work may do so.
+    func prefetch(at offset: UInt64, count: UInt64)
+    /// The same as `read`, past any cache on the way where that is possible: what the medium itself holds.
     func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError)
     /// Writes all of `source` at `offset`.
     func write(_ source: ByteView, at offset: UInt64) throws(FSError)
@@ -39,6 +41,7 @@ public protocol BlockDevice: AnyObject, Sendable {
 }
 
 extension BlockDevice {
+    public func prefetch(at offset: UInt64, count: UInt64) {}
     /// For devices without a cache.
     public func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError) {
         try read(into: target, at: offset)

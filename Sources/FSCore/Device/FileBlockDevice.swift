@@ -182,6 +182,12 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
         }
     }
 
+    /// Into the page cache, whose own readahead knows nothing of a run elsewhere.
+    public func prefetch(at offset: UInt64, count: UInt64) {
+        guard offset <= byteCount, count <= byteCount - offset else { return }
+        _ = posix_fadvise(descriptor, off_t(offset), off_t(count), POSIX_FADV_WILLNEED)
+    }
+
     public func write(_ source: ByteView, at offset: UInt64) throws(FSError) {
         guard offset <= byteCount, UInt64(source.count) <= byteCount - offset else {
             throw .device(.write, errno: EINVAL, offset: offset)

@@ -26,6 +26,11 @@ final class RemappedBlockDevice: BlockDevice, @unchecked Sendable {
         }
     }
 
+    /// Moved blocks are read when they are wanted.
+    func prefetch(at offset: UInt64, count: UInt64) {
+        if !remaps.mayTouch(upTo: offset + count) { physical.prefetch(at: offset, count: count) }
+    }
+
     func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError) {
         guard remaps.mayTouch(upTo: offset + UInt64(target.count)) else {
             return try physical.readMedium(into: target, at: offset)

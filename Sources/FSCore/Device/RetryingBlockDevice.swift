@@ -24,6 +24,7 @@ final class RetryingBlockDevice: BlockDevice, @unchecked Sendable {
     func read(into target: MutableByteView, at offset: UInt64) throws(FSError) {
         try retrying { () throws(FSError) in try device.read(into: target, at: offset) }
     }
+    func prefetch(at offset: UInt64, count: UInt64) { device.prefetch(at: offset, count: count) }
     func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError) {
         try retrying { () throws(FSError) in try device.readMedium(into: target, at: offset) }
     }

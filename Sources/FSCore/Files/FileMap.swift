@@ -14,6 +14,7 @@ final class FileMap: @unchecked Sendable {
     let tree: CopyOnWriteTree
     /// No lock of an inode keeps the blocks: another thread may delete the snapshot.
     private let isReadOnly: Bool
+    let readers = SequentialReaders()
 
     init(_ volume: Volume, _ tree: CopyOnWriteTree, isReadOnly: Bool) {
         self.volume = volume
@@ -100,8 +101,10 @@ final class FileMap: @unchecked Sendable {
         let token = isReadOnly ? volume.epochs.enter() : nil
         defer { if let token { volume.leave(token) } }
         let count = UInt64(target.count >> 12)
+        let found = try extents(inode, block..<block + count)
+        readAhead(inode, block..<block + count, found)
         var done: UInt64 = 0
-        for extent in try extents(inode, block..<block + count) {
+        for extent in found {
             let start = max(extent.block, block)
             let end = min(extent.end, block + count)
             if start > block + done {

@@ -89,6 +89,9 @@ public final class FileSystem: @unchecked Sendable {
             } catch .noSpace where attempts < 2 && volume.hasReleasedBlocks {
                 attempts += 1
                 try volume.checkpoint()
+            } catch {
+                if error == .noSpace, space == .freeing { volume.observer?.volume(.full) }
+                throw error
             }
         }
     }
@@ -148,9 +151,15 @@ public final class FileSystem: @unchecked Sendable {
     /// Ends all changes of the volume (`Volume.shutDown`).
     public func shutDown() throws(FSError) { try volume.shutDown() }
 
-    /// ioctl_fitrim(2); returns how many bytes were discarded.
-    public func trim(minimum: UInt64) throws(FSError) -> UInt64 {
-        try volume.trim(minimum: minimum)
+    /// ioctl_fitrim(2); returns how many bytes were discarded. All of the volume is trimmed if any of the
+    /// range lies in it; a range shorter than a block or behind the end is `.invalidArgument`.
+    public func trim(
+        from start: UInt64, length: UInt64, minimum: UInt64
+    ) throws(FSError) -> UInt64 {
+        guard length >= UInt64(DiskFormat.blockSize), start >> 12 < volume.layout.blockCount else {
+            throw .invalidArgument
+        }
+        return try volume.trim(minimum: minimum)
     }
 
     /// fsync(2): everything this inode and all others had committed is durable on return.

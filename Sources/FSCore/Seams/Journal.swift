@@ -38,8 +38,8 @@ public protocol Journal: AnyObject, Sendable {
     // MARK: Operations
 
     /// Whether a transaction of this size can be appended now; room once granted stays. Called under
-    /// the exclusive tree lock right before `append`.
-    func hasRoom(for transaction: Transaction) -> Bool
+    /// the exclusive tree lock right before `append`. Throws `.corrupt` if no record could hold it.
+    func hasRoom(for transaction: Transaction) throws(FSError) -> Bool
     /// Makes room in memory, when `hasRoom` said no; false: only a checkpoint can.
     func makeRoom() throws(FSError) -> Bool
     /// Takes over the next transaction in the one order; true if whoever asks

@@ -11,6 +11,8 @@ public enum VolumeEvent: Sendable {
     case recovered(Volume.Recovery)
     /// The volume gave up writing.
     case latched(String)
+    /// There is no space even for what makes space: snapshots keep it.
+    case full
     /// No copy of something was good: a read failed. Or a bad copy could not be healed.
     case damage(String)
     /// A bad copy was written again from a good one.

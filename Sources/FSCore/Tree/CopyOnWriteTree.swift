@@ -247,7 +247,9 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     private static let mergeThreshold = NodePage.capacity / 4
     private static let mergedLimit = NodePage.capacity * 3 / 4
 
-    // MARK: Changing; under the exclusive lock, after planning
+    // MARK: Changing; under the exclusive lock, after planning. What was planned can be done, unless the
+    // tree is damaged in a way that no check of a node shows: then the change ends half-way, with an
+    // error after which nothing of the tree may be written any more.
 
     /// One node on the way from the root and the child taken in it.
     struct Step {
@@ -256,14 +258,14 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     }
 
     /// Inserts or replaces the value of `key`.
-    func put(_ key: Key, _ value: ByteView) { _ = pathAfterPut(key, value) }
+    func put(_ key: Key, _ value: ByteView) throws(FSError) { _ = try pathAfterPut(key, value) }
 
     /// The same; returns the way to the leaf.
-    func pathAfterPut(_ key: Key, _ value: ByteView) -> [Step] {
+    func pathAfterPut(_ key: Key, _ value: ByteView) throws(FSError) -> [Step] {
         while true {
-            let path = touchedPath(key)
+            let path = try touchedPath(key)
             if store(key, value, in: path[path.count - 1].page.node) { return path }
-            split(path, for: key)
+            try split(path, for: key)
         }
     }
 
@@ -279,27 +281,29 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     }
 
     /// Removes `key` if it is there.
-    func delete(_ key: Key) {
+    func delete(_ key: Key) throws(FSError) {
         var page = root
         while page.level > 0 {
             guard let child = residentChild(page, page.node.childIndex(for: key)) else { return }
             page = child
         }
         guard page.node.find(key) != nil else { return }
-        let path = touchedPath(key)
+        let path = try touchedPath(key)
         let leaf = path[path.count - 1].page
         if let index = leaf.node.find(key) { leaf.node.remove(index) }
-        shrink(path)
+        try shrink(path)
     }
 
     /// Gives the nodes on the way to `key` new places, unless they have some of this window.
-    func touchPath(_ key: Key) { _ = touchedPath(key) }
+    func touchPath(_ key: Key) throws(FSError) { _ = try touchedPath(key) }
 
     /// The way to the leaf for `key`, every node of it made changeable.
     ///
     /// - Parameter limit: a node at this address is not looked at; the way ends above it.
-    func touchedPath(_ key: Key, above limit: BlockAddress? = nil) -> [Step] {
-        root = context.touch(root, of: self)
+    func touchedPath(
+        _ key: Key, above limit: BlockAddress? = nil
+    ) throws(FSError) -> [Step] {
+        root = try context.touch(root, of: self)
         var path: [Step] = []
         var page = root
         while page.level > 0 {
@@ -310,10 +314,11 @@ package final class CopyOnWriteTree: @unchecked Sendable {
                 break
             }
             guard let child = residentChild(page, index) else {
-                preconditionFailure("a planned node went away under the exclusive lock")
+                throw .corrupt(
+                    Corruption(.node, at: page.address.block << 12, "a node below it went away"))
             }
             path.append(Step(page: page, index: index))
-            let touched = context.touch(child, of: self)
+            let touched = try context.touch(child, of: self)
             if touched.address
                 != BlockAddress(rawValue: page.node.value(index).u64(NodePointer.addressOffset))
             {
@@ -342,13 +347,13 @@ package final class CopyOnWriteTree: @unchecked Sendable {
 
     /// Splits one node: the highest on the path that must be split before the leaf can be. The
     /// caller descends again.
-    private func split(_ path: [Step], for key: Key) {
+    private func split(_ path: [Step], for key: Key) throws(FSError) {
         var depth = path.count - 1
         while depth > 0, path[depth - 1].page.node.freeBytes < Self.pointerItemSize { depth -= 1 }
         let page = path[depth].page
         let node = page.node
 
-        let right = context.newPage(level: page.level, tree: id.kind)
+        let right = try context.newPage(level: page.level, tree: id.kind)
         let separator: Key
         let position = node.lowerBound(key)
         if page.level == 0, position == node.count {
@@ -364,7 +369,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
 
         let parent: Page
         if depth == 0 {
-            parent = context.newPage(level: page.level + 1, tree: id.kind)
+            parent = try context.newPage(level: page.level + 1, tree: id.kind)
             withEncodedPointer(page) { parent.node.insert(0, Key.minimum, $0) }
             root = parent
         } else {
@@ -385,7 +390,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     }
 
     /// After a removal: drops empty nodes and merges sparse ones with a resident neighbour.
-    func shrink(_ path: [Step]) {
+    func shrink(_ path: [Step]) throws(FSError) {
         var depth = path.count - 1
         while depth > 0 {
             let page = path[depth].page
@@ -394,9 +399,9 @@ package final class CopyOnWriteTree: @unchecked Sendable {
             if page.node.count == 0 {
                 parent.node.remove(index)
                 context.discard(page, of: self)
-            } else if page.node.usedBytes >= Self.mergeThreshold
-                || !merge(path, depth)
-            {
+            } else if page.node.usedBytes >= Self.mergeThreshold {
+                break
+            } else if try !merge(path, depth) {
                 break
             }
             depth -= 1
@@ -417,14 +422,14 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     }
 
     /// Merges the node at `depth` with a neighbour if both fit well into one node. True if it did.
-    private func merge(_ path: [Step], _ depth: Int) -> Bool {
+    private func merge(_ path: [Step], _ depth: Int) throws(FSError) -> Bool {
         let page = path[depth].page
         let parent = path[depth - 1].page
         let index = path[depth - 1].index
         if index > 0, let left = neighbour(path, depth, index - 1),
             left.node.usedBytes + page.node.usedBytes <= Self.mergedLimit
         {
-            let target = context.touch(left, of: self)
+            let target = try context.touch(left, of: self)
             absorb(page, into: target, separator: parent.node.key(index))
             storePointer(to: target, in: parent, index - 1)
             parent.node.remove(index)
@@ -480,8 +485,8 @@ package protocol TreeContext: AnyObject {
     var checksumKind: ChecksumKind { get }
     var internalUUID: VolumeUUID { get }
     /// The page itself if it may be changed, else its dirty successor at a new address.
-    func touch(_ page: Page, of tree: CopyOnWriteTree) -> Page
-    func newPage(level: UInt8, tree: TreeKind) -> Page
+    func touch(_ page: Page, of tree: CopyOnWriteTree) throws(FSError) -> Page
+    func newPage(level: UInt8, tree: TreeKind) throws(FSError) -> Page
     /// Gives up a node that left the tree.
     func discard(_ page: Page, of tree: CopyOnWriteTree)
     /// Writes place, sequence and birth again after `NodePage.initialize`.

@@ -17,9 +17,9 @@ struct LeafCursor {
 
 extension CopyOnWriteTree {
     /// Inserts or replaces the value of `key`, first in the leaf of the put before.
-    func put(_ key: Key, _ value: ByteView, near cursor: inout LeafCursor?) {
+    func put(_ key: Key, _ value: ByteView, near cursor: inout LeafCursor?) throws(FSError) {
         if let cursor, cursor.takes(key), store(key, value, in: cursor.leaf.node) { return }
-        let path = pathAfterPut(key, value)
+        let path = try pathAfterPut(key, value)
         var lower: Key?
         var upper: Key?
         for step in path.dropLast() { narrow(step.page, step.index, &lower, &upper) }

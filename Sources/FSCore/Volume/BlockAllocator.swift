@@ -204,17 +204,39 @@ final class BlockAllocator: @unchecked Sendable {
         _ want: UInt64, atLeast: UInt64, from start: UInt64
     ) throws(FSError) -> BlockRun? {
         if want >= Self.largeRun {
-            let whole = try search(
-                want, atLeast: want, decent: want, from: start, regions: Self.regionsForWhole)
-            if let whole { return whole }
+            if let here = takeHere(want, at: start) { return here }
+            // As much as this in one request is seldom the end of a file: what follows shall have room.
+            var room = want >= Self.growingRun ? want * Self.roomToGrow : want
+            while room >= want {
+                let whole = try search(
+                    want, atLeast: room, decent: room, from: start, regions: Self.regionsForWhole)
+                if let whole { return whole }
+                room /= 2
+            }
         }
         return try search(
             want, atLeast: atLeast, decent: max(atLeast, want / 4), from: start,
             regions: layout.regionCount)
     }
 
+    /// Takes a run that begins at `start`, if all of it is free. With the lock held.
+    private func takeHere(_ want: UInt64, at start: UInt64) -> BlockRun? {
+        let number = start / DiskLayout.regionBlocks
+        let first = Int(start % DiskLayout.regionBlocks)
+        guard let region = regions[number],
+            first + Int(want) <= layout.usableBlocks(inRegion: number),
+            BlockBits(region.busy.bytes).isClear(first, Int(want))
+        else { return nil }
+        let run = BlockRun(BlockAddress(block: start), want)
+        take(run)
+        return run
+    }
+
     /// Shorter allocations fill gaps, with a cursor of their own: 64 KiB.
     private static let largeRun: UInt64 = 16
+    /// The largest request of the kernel, 1 MiB, and for how many of them there shall be room.
+    private static let growingRun: UInt64 = 256
+    private static let roomToGrow: UInt64 = 8
     /// Where a whole run is looked for before part of one is taken: 8 GiB.
     private static let regionsForWhole: UInt64 = 64
 
@@ -224,6 +246,7 @@ final class BlockAllocator: @unchecked Sendable {
     ) throws(FSError) -> BlockRun? {
         let count = layout.regionCount
         let startRegion = min(start / DiskLayout.regionBlocks, count - 1)
+        let sought = Int(max(want, atLeast))
         var best: BlockRun?
         // One step more than regions: the start region's front comes last.
         for step in 0...min(limit, count) {
@@ -233,15 +256,15 @@ final class BlockAllocator: @unchecked Sendable {
             let from = step == 0 ? Int(start % DiskLayout.regionBlocks) : 0
             let end = layout.usableBlocks(inRegion: region)
             let found = Self.run(
-                in: BlockBits(state.busy.bytes), Int(want), from: from, limit: end)
-            if from == 0, end == BlockBits.count, found.count < Int(want) {
+                in: BlockBits(state.busy.bytes), sought, from: from, limit: end)
+            if from == 0, end == BlockBits.count, found.count < sought {
                 state.longest = found.count
             }
             guard found.count >= Int(atLeast) else { continue }
             let run = BlockRun(
                 BlockAddress(block: region * DiskLayout.regionBlocks + UInt64(found.start)),
-                UInt64(found.count))
-            if run.count >= decent {
+                min(UInt64(found.count), want))
+            if found.count >= Int(decent) {
                 take(run)
                 return run
             }

@@ -17,11 +17,13 @@ final class NodePool: @unchecked Sendable {
         }
     }
     func put(_ place: ReplicaList) { lock.withLock { places.append(place) } }
-    /// Takes the oldest place, so that nodes of one window lie in order.
-    func take() -> ReplicaList {
-        lock.withLock {
-            precondition(!places.isEmpty, "a commit took more places than it planned")
-            return places.removeFirst()
+    /// Takes the oldest place, so that nodes of one window lie in order. Throws `.corrupt` if a change
+    /// takes more than its plan said: then a node is not what it was when the plan was made.
+    func take() throws(FSError) -> ReplicaList {
+        let place = lock.withLock { places.isEmpty ? nil : places.removeFirst() }
+        guard let place else {
+            throw .corrupt(Corruption(.node, at: 0, "a change takes more nodes than were planned"))
         }
+        return place
     }
 }

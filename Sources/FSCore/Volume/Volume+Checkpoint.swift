@@ -32,6 +32,8 @@ extension Volume {
     static let hardDirtyLimit = 8192
     /// Published or released runs that do the same, so that their lists stay bounded.
     static let softRunLimit = 1 << 18
+    /// Released blocks that do so if there is not several times as much free: 16 MiB.
+    static let softReleasedLimit: UInt64 = 4096
 
     /// Makes everything that was committed before the call durable.
     public func checkpoint() throws(FSError) {
@@ -343,13 +345,21 @@ extension Volume {
 
     // MARK: When
 
+    /// Whether so many released blocks wait for a checkpoint that new data makes do with crumbs.
+    private func isMissed(_ released: UInt64) -> Bool {
+        released >= Self.softReleasedLimit && released >= allocator.freeBlocks / 4
+    }
+
     /// Holds an operation back while too much is dirty, and asks for a checkpoint in time.
     func waitForRoom() throws(FSError) {
-        let (dirty, runs) = treeLock.shared {
-            (window.dirty.count, window.published.count + window.released.count)
+        let (dirty, runs, released) = treeLock.shared {
+            (
+                window.dirty.count, window.published.count + window.released.count,
+                window.releasedBlocks
+            )
         }
         guard
-            dirty >= Self.softDirtyLimit || runs >= Self.softRunLimit
+            dirty >= Self.softDirtyLimit || runs >= Self.softRunLimit || isMissed(released)
                 || journal?.wantsCheckpoint == true
         else { return }
         if dirty >= Self.hardDirtyLimit || runs >= 2 * Self.softRunLimit

@@ -3,7 +3,8 @@
 ///     lock ──▶ plan: all nodes resident? places enough? ──yes──▶ apply, journal, unlock
 ///                 └── no: unlock, load or allocate, again
 ///
-/// - Invariant: under the exclusive tree lock nothing waits for the device and nothing can fail.
+/// - Invariant: under the exclusive tree lock nothing waits for the device, and nothing fails but what
+///   damage makes fail that no check has seen; that latches the volume (`changing`).
 extension Volume {
     /// On whose behalf a transaction is committed.
     enum CommitMode {
@@ -99,11 +100,18 @@ extension Volume {
                 treeLock.unlock()
                 return .outdated
             }
-            if let journal, !journal.hasRoom(for: transaction) {
-                treeLock.unlock()
-                if freeze != nil { return .needsCheckpoint }
-                try makeJournalRoom(journal)
-                continue
+            if let journal {
+                let hasRoom: Bool
+                do throws(FSError) { hasRoom = try journal.hasRoom(for: transaction) } catch {
+                    treeLock.unlock()
+                    throw error
+                }
+                if !hasRoom {
+                    treeLock.unlock()
+                    if freeze != nil { return .needsCheckpoint }
+                    try makeJournalRoom(journal)
+                    continue
+                }
             }
             do throws(TreeFault) {
                 var room = transaction.growth
@@ -151,11 +159,20 @@ extension Volume {
                 continue
             }
             needed += recording.records.count(where: \.beginsEmpty)
+            if options.brokenRules.contains(.plansNothing) { needed = 0 }
             if pool.count >= needed {
-                for put in upkeep { put.value.withView { volumeTree.put(put.key, $0) } }
-                if freeze != nil { window.deaths = [] }
-                apply(transaction, updates, isOrdered: isOrdered)
-                if transaction.changesSnapshots { followHeads(recording.records, transaction) }
+                try changing { () throws(FSError) in
+                    for put in upkeep {
+                        try put.value.withView { (view) throws(FSError) in
+                            try volumeTree.put(put.key, view)
+                        }
+                    }
+                    if freeze != nil { window.deaths = [] }
+                    try apply(transaction, updates, isOrdered: isOrdered)
+                    if transaction.changesSnapshots {
+                        try followHeads(recording.records, transaction)
+                    }
+                }
                 if recording.mode != .upkeep { window.operations += UInt64(recording.operations) }
                 let wakesTimer = journal?.append(transaction) ?? false
                 freeze?()
@@ -179,11 +196,22 @@ extension Volume {
         return transaction.deathSequence.map { $0 == window.sequence } ?? true
     }
 
+    /// Changes the trees under the exclusive tree lock. What fails has left half of a change: the lock is
+    /// given up, and nothing is written from then on.
+    func changing(_ body: () throws(FSError) -> Void) throws(FSError) {
+        do throws(FSError) { try body() } catch {
+            let isFirst = endWriting(error)
+            treeLock.unlock()
+            if isFirst { observer?.volume(.latched(error.description)) }
+            throw error
+        }
+    }
+
     /// Makes the changes of a transaction, in the order in which they were planned.
     func applyUpdates(
         _ transaction: Transaction, _ updates: [Transaction.Update], isOrdered: Bool
-    ) {
-        transaction.bytes.withView { (view) in
+    ) throws(FSError) {
+        try transaction.bytes.withView { (view) throws(FSError) in
             var cursor: LeafCursor?
             var last: CopyOnWriteTree?
             for update in updates {
@@ -193,15 +221,15 @@ extension Volume {
                 if tree !== last { cursor = nil }
                 last = tree
                 guard let range = update.value else {
-                    tree.delete(update.key)
+                    try tree.delete(update.key)
                     cursor = nil
                     continue
                 }
                 let value = view.slice(range.lowerBound, range.count)
                 if isOrdered {
-                    tree.put(update.key, value, near: &cursor)
+                    try tree.put(update.key, value, near: &cursor)
                 } else {
-                    tree.put(update.key, value)
+                    try tree.put(update.key, value)
                 }
             }
         }
@@ -209,8 +237,8 @@ extension Volume {
 
     private func apply(
         _ transaction: Transaction, _ updates: [Transaction.Update], isOrdered: Bool
-    ) {
-        applyUpdates(transaction, updates, isOrdered: isOrdered)
+    ) throws(FSError) {
+        try applyUpdates(transaction, updates, isOrdered: isOrdered)
         window.published += transaction.published
         noteRemaps(transaction)
         for run in transaction.released { free(run) }

@@ -112,7 +112,9 @@ extension Volume {
     }
 
     /// Under the exclusive lock, after the records were put.
-    func followHeads(_ records: [SnapshotRecord], _ transaction: Transaction) {
+    func followHeads(
+        _ records: [SnapshotRecord], _ transaction: Transaction
+    ) throws(FSError) {
         var followed: [SnapshotRecord] = []
         // First what the roots are at this moment, then what they become.
         for var record in records {
@@ -120,14 +122,14 @@ extension Volume {
                 record.counts = tree.counts
                 if record.kind == .snapshot || record.head != .head {
                     record.root = tree.rootPointer
-                    record.encoded().withView { volumeTree.put(record.key, $0) }
+                    try store(record)
                 }
             }
             followed.append(record)
         }
         for record in followed {
             window.nextSnapshotID = max(window.nextSnapshotID, record.id + 1)
-            if record.kind == .head { followHead(record, transaction) }
+            if record.kind == .head { try followHead(record, transaction) }
             if record.epoch.rawValue > 0 { beginEpoch(after: record.epoch) }
         }
         for record in followed where record.kind == .snapshot && record.head != .head {
@@ -142,8 +144,16 @@ extension Volume {
         }
     }
 
-    private func followHead(_ record: SnapshotRecord, _ transaction: Transaction) {
-        if record.beginsEmpty, tree(record.head) == nil { return beginEmpty(record) }
+    private func store(_ record: SnapshotRecord) throws(FSError) {
+        try record.encoded().withView { (view) throws(FSError) in
+            try volumeTree.put(record.key, view)
+        }
+    }
+
+    private func followHead(
+        _ record: SnapshotRecord, _ transaction: Transaction
+    ) throws(FSError) {
+        if record.beginsEmpty, tree(record.head) == nil { return try beginEmpty(record) }
         if let page = transaction.roots[record.id], let root = record.root {
             if let tree = tree(record.head) {
                 tree.adopt(page, root)
@@ -155,19 +165,19 @@ extension Volume {
                 // From the next checkpoint on the superblock says it.
                 var record = record
                 record.root = nil
-                record.encoded().withView { volumeTree.put(record.key, $0) }
+                try store(record)
             }
         }
         tree(record.head)?.segment = record.id
     }
 
     /// A head with nothing but a root directory, in a node that `commit` has a place for.
-    private func beginEmpty(_ record: SnapshotRecord) {
-        let page = newPage(level: 0, tree: .files)
+    private func beginEmpty(_ record: SnapshotRecord) throws(FSError) {
+        let page = try newPage(level: 0, tree: .files)
         var record = record
         record.root = page.pointer(checksumKind)
         record.counts = TreeCounts(inodes: 1)
-        record.encoded().withView { volumeTree.put(record.key, $0) }
+        try store(record)
         attach(record, page)
         var root = InodeRecord(
             mode: FileKind.directory.modeBits | 0o755, userID: 0, groupID: 0, linkCount: 2,
@@ -175,7 +185,7 @@ extension Volume {
         root.parent = InodeNumber.root.rawValue
         let buffer = ByteBuffer(count: InodeRecord.byteCount)
         root.encode(buffer.bytes)
-        clones[record.head]?.put(Key(InodeNumber.root, .inode), buffer.view)
+        try clones[record.head]?.put(Key(InodeNumber.root, .inode), buffer.view)
     }
 
     /// Makes a head known that is not the default one. Under the exclusive lock, or while opening.

@@ -79,7 +79,7 @@ extension Volume {
             try requireSaneCounts(transaction, behind: batch)
             if inMemory {
                 if !transaction.staged.isEmpty {
-                    guard journal.hasRoom(for: transaction) else { throw .notReplayable }
+                    guard try journal.hasRoom(for: transaction) else { throw .notReplayable }
                     _ = journal.append(transaction)
                 }
                 guard window.dirty.count < Self.replayedInMemoryLimit else { throw .notReplayable }

@@ -132,7 +132,9 @@ extension Volume {
             let updates = transaction.updates(inKeyOrder: isOrdered)
             guard try isReady(updates, room: transaction.growth) else { continue }
             window.droppedNodes = []
-            applyUpdates(transaction, updates, isOrdered: isOrdered)
+            try changing { () throws(FSError) in
+                try applyUpdates(transaction, updates, isOrdered: isOrdered)
+            }
             noteRemaps(transaction)
             for run in transaction.released { free(run) }
             return
@@ -143,7 +145,7 @@ extension Volume {
     func relocateNode(_ key: Key, of tree: TreeID) throws(FSError) {
         let update = Transaction.Update(tree: tree, key: key, value: 0..<0)
         repeat { treeLock.lockExclusive() } while try !isReady([update], room: 0)
-        self.tree(tree)?.touchPath(key)
+        try changing { () throws(FSError) in try self.tree(tree)?.touchPath(key) }
         treeLock.unlock()
     }
 

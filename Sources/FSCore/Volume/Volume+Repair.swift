@@ -111,9 +111,9 @@ extension Volume {
     /// An empty tree for a root that cannot be read.
     func emptyRoot(_ id: TreeID) throws(FSError) -> Page {
         let places = try allocator.allocateNode(leaving: .nothing)
-        return treeLock.exclusive {
+        return try treeLock.exclusive { () throws(FSError) in
             stock(places)
-            return newPage(level: 0, tree: id.kind)
+            return try newPage(level: 0, tree: id.kind)
         }
     }
 
@@ -164,7 +164,9 @@ extension Volume {
                 return false
             }
             if pool.count >= needed {
-                tree.drop(expected.pointer.address, on: expected.lower ?? .minimum)
+                try changing { () throws(FSError) in
+                    try tree.drop(expected.pointer.address, on: expected.lower ?? .minimum)
+                }
                 noteDeath(expected.pointer, of: tree)
                 treeLock.unlock()
                 return true
@@ -223,14 +225,14 @@ extension CopyOnWriteTree {
     }
 
     /// Removes the pointer to a node from its parent.
-    func drop(_ address: BlockAddress, on key: Key) {
-        var path = touchedPath(key, above: address)
+    func drop(_ address: BlockAddress, on key: Key) throws(FSError) {
+        var path = try touchedPath(key, above: address)
         guard let parent = path.last?.page else { return }
         let index = parent.node.childIndex(for: key)
         guard self.address(parent, index) == address else { return }
         parent.node.remove(index)
         path[path.count - 1].index = 0
-        shrink(path)
+        try shrink(path)
     }
 
     private func address(_ page: Page, _ index: Int) -> BlockAddress {

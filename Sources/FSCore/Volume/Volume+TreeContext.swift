@@ -4,14 +4,14 @@ extension Volume: TreeContext {
     package var checksumKind: ChecksumKind { checksum.kind }
     package var internalUUID: VolumeUUID { nodes.validator.internalUUID }
 
-    package func touch(_ page: Page, of tree: CopyOnWriteTree) -> Page {
+    package func touch(_ page: Page, of tree: CopyOnWriteTree) throws(FSError) -> Page {
         switch page.state {
         case .dirty:
             return page
         case .frozen:
             // A checkpoint is writing it: go on with a copy. The frozen page's place is released in
             // this window, which is right: the running checkpoint persists it as allocated.
-            let copy = Page(copying: page, replicas: pool.take())
+            let copy = Page(copying: page, replicas: try pool.take())
             releasePlaces(page, of: tree)
             page.isSuperseded = true
             cache.remove(page)
@@ -19,20 +19,23 @@ extension Volume: TreeContext {
             return copy
         case .clean:
             // The device keeps the old version; the same memory becomes the new one.
+            let places = try pool.take()
             cache.remove(page)
             releasePlaces(page, of: tree)
-            page.replicas = pool.take()
+            page.replicas = places
             page.state = .dirty
             adopt(page)
             return page
         case .dead:
-            preconditionFailure("a node that left the tree was found in it")
+            throw .corrupt(
+                Corruption(
+                    .node, at: page.address.block << 12, "a node that left the tree is in it"))
         }
     }
 
-    package func newPage(level: UInt8, tree: TreeKind) -> Page {
+    package func newPage(level: UInt8, tree: TreeKind) throws(FSError) -> Page {
         let page = Page(
-            emptyAtLevel: level, tree: tree, uuid: internalUUID, replicas: pool.take(),
+            emptyAtLevel: level, tree: tree, uuid: internalUUID, replicas: try pool.take(),
             sequence: window.sequence, birth: window.birthEpoch)
         cache.adopt(page)
         window.dirty.append(page)

@@ -66,10 +66,12 @@ public final class Volume: @unchecked Sendable {
         set { shareFlagLock.withLock { shareFlag = newValue } }
     }
 
-    /// Guards `state`, `progress`, `isResizing` and `superblock`; waits for checkpoints happen on it.
+    /// Guards `state`, `failure`, `progress`, `isResizing` and `superblock`; waits for checkpoints happen on it.
     let stateLock = Mutex()
     var superblock: Superblock
     var state = State.online
+    /// What latched it.
+    var failure: FSError?
     var progress = CheckpointProgress()
     var isResizing = false
     private var timers: [WorkerThread] = []
@@ -350,14 +352,19 @@ public final class Volume: @unchecked Sendable {
 
     /// The first failure ends all writing: what happens after it can no longer be promised.
     func latch(_ error: FSError) {
+        if endWriting(error) { observer?.volume(.latched(error.description)) }
+    }
+
+    /// The same without a word to the observer; false if it had ended before.
+    func endWriting(_ error: FSError) -> Bool {
         errors.record(error)
-        let isFirst = stateLock.withLock {
+        return stateLock.withLock {
             guard state == .online || state == .readOnly else { return false }
             state = .latched(error.description)
+            failure = error
             stateLock.signalAll()
             return true
         }
-        if isFirst { observer?.volume(.latched(error.description)) }
     }
 
     /// Ends all writing as a failure of the device would, for who wants to see what that does

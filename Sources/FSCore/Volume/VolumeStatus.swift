@@ -6,6 +6,8 @@ public struct VolumeStatus: Sendable {
         /// Writing ended after an error, which is told.
         case latched(String)
     }
+    /// What latched it.
+    public var failure: FSError?
     public var uuid: VolumeUUID
     public var label: String
     public var state: State
@@ -59,7 +61,7 @@ extension Volume {
                 case .latched(let why): .latched(why)
                 }
             return VolumeStatus(
-                uuid: superblock.uuid, label: superblock.label, state: shown,
+                failure: failure, uuid: superblock.uuid, label: superblock.label, state: shown,
                 diskVersion: superblock.version, byteCount: superblock.blockCount << 12,
                 statistics: statistics, superblockSequence: superblock.sequence.rawValue,
                 birthEpoch: superblock.birthEpoch.rawValue,

@@ -142,11 +142,13 @@ public final class WriteAheadJournal: Journal, @unchecked Sendable {
 
     // MARK: Operations
 
-    public func hasRoom(for transaction: Transaction) -> Bool {
+    public func hasRoom(for transaction: Transaction) throws(FSError) -> Bool {
         let size = TransactionCoder.size(transaction)
-        precondition(
-            size - transaction.data.count <= ring.recordLimit - JournalFormat.headerSize,
-            "an operation is larger than a record of the journal")
+        guard size - transaction.data.count <= ring.recordLimit - JournalFormat.headerSize else {
+            throw .corrupt(
+                Corruption(
+                    .journal, at: UInt64(size), "an operation of so many bytes fits no record"))
+        }
         return lock.withLock { buffer.hasRoom(size) }
     }
 

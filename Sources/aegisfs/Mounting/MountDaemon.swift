@@ -100,7 +100,7 @@ final class MountDaemon: ControlService {
         }
         let device = try DeviceAccess.open(
             plan.target, plan.options.isReadOnly ? .readOnly : .readWrite, notice: log)
-        let relay = EventRelay(log: log)
+        let relay = EventRelay(log: log, mountpoint: plan.mountpoint)
         let volume: Volume
         do throws(FSError) {
             volume = try Volume.open(
@@ -110,6 +110,7 @@ final class MountDaemon: ControlService {
             device.close()
             throw Failure(error, target: plan.target)
         }
+        relay.attach(volume)
         let daemon: MountDaemon
         let readiness = Readiness(ready)
         do throws(Failure) {
@@ -209,6 +210,7 @@ final class MountDaemon: ControlService {
                     volume.status(), superblocks: Checker.superblockFindings(volume),
                     device: record.device, mount: record,
                     condition: MountCondition(ofOwn: record))
+                reply.status?.addFullness(of: volume)
                 reply.status?.addScan(of: volume, scrubs.current)
                 reply.status?.freeSpace = FreeSpaceDocument(of: volume)
             case .sync:
@@ -332,9 +334,36 @@ private final class Readiness: @unchecked Sendable {
 }
 
 /// Turns what a volume reports into lines of the log.
-private final class EventRelay: VolumeObserver {
+private final class EventRelay: VolumeObserver, @unchecked Sendable {
     private let log: @Sendable (String) -> Void
-    init(log: @escaping @Sendable (String) -> Void) { self.log = log }
+    private let mountpoint: String
+    private let lock = Mutex()
+    /// Guarded by `lock`.
+    private weak var volume: Volume?
+    private var lastFull: UInt64?
+    /// Who deletes a tree hears of it once.
+    private static let silentNanoseconds: UInt64 = 60_000_000_000
+
+    init(log: @escaping @Sendable (String) -> Void, mountpoint: String) {
+        self.log = log
+        self.mountpoint = mountpoint
+    }
+
+    func attach(_ volume: Volume) { lock.withLock { self.volume = volume } }
+
+    /// A delete or truncate found no space, which only snapshots can bring about.
+    private func noteFull() {
+        let now = monotonicNanoseconds()
+        let volume: Volume? = lock.withLock {
+            if let lastFull, now - lastFull < Self.silentNanoseconds { return nil }
+            lastFull = now
+            return self.volume
+        }
+        guard let volume else { return }
+        log(
+            "there is no space left even to delete"
+                + (HeldSpace(of: volume).map { ": \($0.advice(mountpoint))" } ?? ""))
+    }
 
     func volume(_ event: VolumeEvent) {
         switch event {
@@ -344,6 +373,7 @@ private final class EventRelay: VolumeObserver {
                 "the journal was replayed: \(recovery.operations) operations, "
                     + "\(recovery.bytes) bytes, \(Int(recovery.milliseconds)) ms")
         case .latched(let why): log("the volume takes no more changes: \(why)")
+        case .full: noteFull()
         case .damage(let what): log("damage: \(what)")
         case .healed(let what): log("healed: \(what)")
         }

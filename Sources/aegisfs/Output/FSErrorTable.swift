@@ -63,11 +63,15 @@ extension Failure {
         case .latched:
             self.init(
                 .failed, .latched, sentence,
-                hint: "unmount it, look into the system log, then run 'aegisfs check'")
+                hint: "'aegisfs status \(target)' says what to do")
         case .device(let operation, let number, let offset):
             self.init(operation, number, offset, target)
         case .noSpace:
-            self.init(.failed, .noSpace, sentence, hint: "delete something on it, or enlarge it")
+            self.init(
+                .failed, .noSpace, sentence,
+                hint:
+                    "delete something on it, or enlarge it; 'aegisfs status' says what snapshots keep"
+            )
         case .readOnly:
             self.init(
                 .failed, .refused, sentence,

@@ -89,6 +89,8 @@ enum MessageID: String, CaseIterable, Sendable {
     case cannotShrink = "AEGIS-0350"
     case shrinkUnconfirmed = "AEGIS-0351"
     case resizeRunning = "AEGIS-0352"
+    case hostFull = "AEGIS-0360"
+    case volumeFull = "AEGIS-0361"
 
     /// One line.
     var summary: String { text.summary }
@@ -458,6 +460,7 @@ enum MessageID: String, CaseIterable, Sendable {
             .wrongBase, .wrongPlace, .alreadyReceived, .receiveRunning, .badToken, .snapshotInUse,
             .noVersion:
             streamTexts
+        case .cannotShrink, .shrinkUnconfirmed, .resizeRunning, .hostFull, .volumeFull: spaceTexts
         case .unconfirmed:
             (
                 "the change was not confirmed",
@@ -470,28 +473,10 @@ enum MessageID: String, CaseIterable, Sendable {
                 "A client wrote something that is not in the protocol, or speaks that of another "
                     + "version."
             )
-        case .cannotShrink:
-            (
-                "the volume cannot become so small",
-                "What it holds, its journal and the reserves of a volume need the size that the "
-                    + "message names, which is exact. Delete something, or choose a larger size. "
-                    + "Nothing was changed."
-            )
         case .repairUnconfirmed:
             (
                 "a repair needs a yes",
                 "What a repair has changed stays so. It says what it would do; --yes confirms it."
-            )
-        case .shrinkUnconfirmed:
-            (
-                "shrinking needs a yes",
-                "Shrinking moves what lies behind the new end, and then cuts an image file there. "
-                    + "Nothing is lost by it, but it may take long. --yes confirms it."
-            )
-        case .resizeRunning:
-            (
-                "another resize is running",
-                "The volume's size is being changed already. Wait for it, or cancel that."
             )
         }
     }

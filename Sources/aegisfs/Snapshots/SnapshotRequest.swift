@@ -278,6 +278,11 @@ struct SnapshotService {
             return .usage(
                 "a name is that of a file, a tag is KEY=VALUE, and all of it together has at "
                     + "most 4000 bytes")
+        case .noSpace:
+            return Failure(
+                .failed, .noSpace, "\(target): \(error.description)",
+                hint: HeldSpace(of: volume)?.advice(target)
+                    ?? "delete something on it, or enlarge it")
         default: return Failure(error, target: target)
         }
     }

@@ -185,10 +185,14 @@ struct StatusDocument: Codable, Sendable {
         _ condition: MountCondition?
     ) {
         if case .latched(let why) = status.state {
+            let isHostFull = status.failure?.isOfFullHost == true
             add(
                 "suspended", "Writing has ended after an error: \(why).",
-                "Unmount it, look into the system log, then run 'aegisfs check'.",
-                MessageID.latched.rawValue, isDamage: true)
+                isHostFull
+                    ? "Make room on the filesystem that holds the image, unmount the volume and mount "
+                        + "it again: what was acknowledged is there."
+                    : "Unmount it, look into the system log, then run 'aegisfs check'.",
+                (isHostFull ? MessageID.hostFull : .latched).rawValue, isDamage: true)
         }
         if let damage = status.recovery?.damage {
             add(
@@ -251,8 +255,6 @@ struct StatusDocument: Codable, Sendable {
                 "None: the next mount recovers by itself, once a dead one is unmounted.",
                 MessageID.notCleanlyUnmounted.rawValue, isDamage: false)
         }
-        guard let gravest = problems.first else { return }
-        (self.status, action, see) = (gravest.status, gravest.action, gravest.see)
     }
 
     /// Adds what is known of scrubs.
@@ -265,10 +267,13 @@ struct StatusDocument: Codable, Sendable {
         }
     }
 
-    private mutating func add(
+    mutating func add(
         _ health: String, _ status: String, _ action: String, _ see: String, isDamage: Bool
     ) {
-        if problems.isEmpty { self.health = health }
+        if problems.isEmpty {
+            self.health = health
+            (self.status, self.action, self.see) = (status, action, see)
+        }
         isDamaged = isDamaged || isDamage
         problems.append(Problem(status: status, action: action, see: see))
     }
@@ -309,6 +314,7 @@ enum StatusVerb {
                 volume.status(),
                 superblocks: Checker.superblockFindings(device.device, modules: .standard),
                 device: path)
+            document.addFullness(of: volume)
             document.addScan(of: volume, ScrubRecord.last(in: volume))
             document.freeSpace = FreeSpaceDocument(of: volume)
             return document

@@ -1,0 +1,77 @@
+/// Reading ahead: who reads a file in large pieces is about to read on, and only its map knows where.
+///
+/// The page cache below reads ahead as well, but along the device. Where the file goes on elsewhere it has
+/// fetched what nobody wants, several times as much as was asked for, and begins anew. So large reads never
+/// leave it to guess: every run is asked for exactly, before it is read.
+extension FileMap {
+    /// 128 KiB: the smallest readahead of the kernel.
+    private static let largeRead = 32
+
+    /// Has the device fetch what a read of `blocks` wants, and what comes after it.
+    func readAhead(_ inode: InodeNumber, _ blocks: Range<UInt64>, _ found: [Extent]) {
+        if blocks.count >= Self.largeRead {
+            let window = readers.window(inode, blocks)
+            // What is wrong further on is not this reader's yet.
+            guard let extents = try? extents(inode, window) else { return }
+            for extent in extents { prefetch(extent, within: window) }
+        } else if found.count > 1 {
+            for extent in found { prefetch(extent, within: blocks) }
+        }
+    }
+
+    private func prefetch(_ extent: Extent, within window: Range<UInt64>) {
+        guard extent.record.kind == .data else { return }
+        var run = extent.record.storedRun(0)
+        if extent.record.encoding == nil {
+            let first = max(extent.block, window.lowerBound)
+            let end = min(extent.end, window.upperBound)
+            run = BlockRun(run.start + (first - extent.block), end - first)
+        } else if extent.block < window.lowerBound, window.lowerBound > 0 {
+            // It was fetched as a whole.
+            return
+        }
+        volume.device.prefetch(at: run.start.block << 12, count: run.count << 12)
+    }
+}
+
+/// Where files are being read from one end to the other, and how far ahead was asked for.
+@safe
+final class SequentialReaders: @unchecked Sendable {
+    private struct Reader {
+        var inode = InodeNumber(0)
+        /// Where it is expected next.
+        var next: UInt64 = 0
+        var fetched: UInt64 = 0
+        /// How many blocks ahead: it doubles with each read.
+        var depth: UInt64 = 0
+    }
+    private let lock = Mutex()
+    private var readers = [Reader](repeating: Reader(), count: 64)
+    /// 8 MiB.
+    private static let maximumDepth: UInt64 = 2048
+    private static let end: UInt64 = 1 << 52
+
+    /// What to fetch for a read of `blocks`: these, unless they were before, and what comes next. Reads of
+    /// several threads may come in another order than they were sent.
+    func window(_ inode: InodeNumber, _ blocks: Range<UInt64>) -> Range<UInt64> {
+        let count = UInt64(blocks.count)
+        return lock.withLock {
+            let index = Int(inode.rawValue % UInt64(readers.count))
+            var reader = readers[index]
+            if reader.inode == inode, blocks.lowerBound <= reader.fetched,
+                blocks.upperBound + 2 * count >= reader.next
+            {
+                reader.depth = min(max(2 * reader.depth, count), Self.maximumDepth)
+            } else {
+                reader = Reader(inode: inode, fetched: blocks.lowerBound)
+                if blocks.lowerBound == 0 { reader.depth = count }
+            }
+            reader.next = max(reader.next, blocks.upperBound)
+            let end = min(max(blocks.upperBound + reader.depth, reader.fetched), Self.end)
+            let window = min(reader.fetched, end)..<end
+            reader.fetched = end
+            readers[index] = reader
+            return window
+        }
+    }
+}
