@@ -9,11 +9,22 @@ internal import Glibc
 /// The tag tells the trees of one mount apart, zero being the head: without it a snapshot's file
 /// would share the head's page cache. The root has node id 1 by protocol, and inode number 1.
 package enum FuseNodeID {
-    /// The inode of the head behind a node id.
+    package static let root: UInt64 = 1
+    static let tagShift: UInt64 = 48
+
     @inline(__always)
-    package static func inode(_ nodeID: UInt64) throws(FSError) -> InodeNumber {
-        guard nodeID < InodeNumber.limit else { throw .stale }
-        return InodeNumber(nodeID)
+    static func isInHead(_ nodeID: UInt64) -> Bool { nodeID < InodeNumber.limit }
+
+    /// The second inode of an operation on two of them.
+    ///
+    /// - Parameter first: the node id of the other one. With a tag the operation is refused anyhow:
+    ///   only the head can be changed.
+    @inline(__always)
+    package static func inode(
+        _ nodeID: UInt64, with first: UInt64
+    ) throws(FSError) -> InodeNumber {
+        guard (nodeID ^ first) < InodeNumber.limit else { throw .crossDevice }
+        return InodeNumber(nodeID & (InodeNumber.limit - 1))
     }
 }
 

@@ -17,6 +17,8 @@ internal import Synchronization
 
 final class FuseChannel: Sendable {
     let fileSystem: FileSystem
+    /// What is below `.snapshots`; nil if the mount does not show it.
+    let snapshots: FuseSnapshotNodes?
     /// Use the kernel's writeback cache.
     let writeback: Bool
     private let log: @Sendable (String) -> Void
@@ -25,14 +27,17 @@ final class FuseChannel: Sendable {
     private let threadKey: pthread_key_t
     /// `FuseFeatures` in force; zero before INIT was answered, constant afterwards.
     private let features = Atomic<UInt64>(0)
+    private let refused = RefusedWrites()
     /// The address of the session; zero before `attach`.
     private let session = Atomic<UInt>(0)
 
     init(
-        fileSystem: FileSystem, writeback: Bool, log: @escaping @Sendable (String) -> Void,
+        fileSystem: FileSystem, snapshots: FuseSnapshotNodes?, writeback: Bool,
+        log: @escaping @Sendable (String) -> Void,
         whenReady: @escaping @Sendable () -> Void
     ) {
         self.fileSystem = fileSystem
+        self.snapshots = snapshots
         self.writeback = writeback
         self.log = log
         self.whenReady = whenReady
@@ -77,6 +82,35 @@ final class FuseChannel: Sendable {
             return
         }
         fuse_lowlevel_notify_inval_inode(session, nodeID, -1, 0)
+    }
+
+    /// Has the kernel drop the pages of files that it changed although nobody may, after it was told
+    /// so. One thread at a time waits for pages, so that the others answer what these wait for.
+    func forgetContents(of nodeID: UInt64) {
+        let isFirst = refused.lock.withLock {
+            refused.nodeIDs.insert(nodeID)
+            defer { refused.isWorking = true }
+            return !refused.isWorking
+        }
+        guard isFirst, let session = OpaquePointer(bitPattern: session.load(ordering: .relaxed))
+        else { return }
+        while let next = refused.takeOne() {
+            fuse_lowlevel_notify_inval_inode(session, next, 0, 0)
+        }
+    }
+
+    /// Node ids whose pages are to be dropped.
+    private final class RefusedWrites: @unchecked Sendable {
+        let lock = Mutex()
+        var nodeIDs: Set<UInt64> = []
+        var isWorking = false
+        func takeOne() -> UInt64? {
+            lock.withLock {
+                let one = nodeIDs.popFirst()
+                if one == nil { isWorking = false }
+                return one
+            }
+        }
     }
 
     /// What belongs to the calling thread of the loop.

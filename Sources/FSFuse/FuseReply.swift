@@ -21,19 +21,50 @@ struct FuseRequest {
     }
 
     /// Runs one operation and turns what it throws into the reply.
+    ///
+    /// - Parameter listed: what is answered in a directory of names of snapshots.
     @inline(__always)
     func serve(
         _ operation: StaticString, _ nodeID: fuse_ino_t, latched: Int32 = EROFS,
+        orListing listed: FSError = .readOnly,
         _ body: (FileSystem, InodeNumber) throws(FSError) -> Void
     ) {
         channel._withUnsafeGuaranteedRef { channel in
             do throws(FSError) {
-                try body(channel.fileSystem, FuseNodeID.inode(nodeID))
+                if FuseNodeID.isInHead(nodeID) {
+                    try body(channel.fileSystem, InodeNumber(nodeID))
+                } else {
+                    guard let nodes = channel.snapshots else { throw .stale }
+                    let node = try nodes.node(nodeID, orListing: listed)
+                    try body(node.files, node.inode)
+                }
             } catch {
                 channel.report(error, in: operation, on: nodeID)
                 fail(FuseErrno.code(for: error, latched: latched))
             }
         }
+    }
+
+    /// Runs an operation of which nothing is in the head.
+    func serveSnapshots(
+        _ operation: StaticString, _ nodeID: fuse_ino_t,
+        _ body: (FuseSnapshotNodes) throws(FSError) -> Void
+    ) {
+        channel._withUnsafeGuaranteedRef { channel in
+            do throws(FSError) {
+                guard let nodes = channel.snapshots else { throw .stale }
+                try body(nodes)
+            } catch {
+                channel.report(error, in: operation, on: nodeID)
+                fail(FuseErrno.code(for: error))
+            }
+        }
+    }
+
+    var showsSnapshots: Bool { channel._withUnsafeGuaranteedRef { $0.snapshots != nil } }
+    func isListing(_ nodeID: fuse_ino_t) -> Bool {
+        !FuseNodeID.isInHead(nodeID)
+            && channel._withUnsafeGuaranteedRef { $0.snapshots?.listing(nodeID) != nil }
     }
 
     /// Runs something that has neither an inode nor an error.
@@ -86,6 +117,23 @@ struct FuseRequest {
         channel._withUnsafeGuaranteedRef { $0.thread.pointee.memory(count) }
     }
 
+    /// Gives back references; a node id that leads nowhere has none.
+    @inline(__always)
+    func release(_ nodeID: fuse_ino_t, count: UInt64) {
+        channel._withUnsafeGuaranteedRef { channel in
+            if FuseNodeID.isInHead(nodeID) {
+                channel.fileSystem.release(InodeNumber(nodeID), count: count)
+            } else {
+                channel.snapshots?.release(nodeID, count: count)
+            }
+        }
+    }
+
+    /// Has the kernel forget what it holds of a file's contents.
+    func forgetContents(of nodeID: fuse_ino_t) {
+        channel._withUnsafeGuaranteedRef { $0.forgetContents(of: nodeID) }
+    }
+
     /// Has the kernel ask for attributes again that the request changed and does not carry.
     func forgetAttributes(of nodeID: fuse_ino_t) {
         channel._withUnsafeGuaranteedRef { $0.forgetAttributes(of: nodeID) }
@@ -98,15 +146,14 @@ struct FuseRequest {
     /// For FORGET, which has no reply.
     func finish() { fuse_reply_none(handle) }
 
-    func reply(attributes: Attributes) {
+    func reply(attributes: Attributes, validSeconds: UInt64 = FuseAttributes.validSeconds) {
         if notes.origin == .statx {
             let reply = memory(FuseStatxReply.length)
-            FuseStatxReply.encode(
-                attributes, validSeconds: FuseAttributes.validSeconds, into: reply)
+            FuseStatxReply.encode(attributes, validSeconds: validSeconds, into: reply)
             return self.reply(bytes: reply.view)
         }
         var stat = FuseAttributes.stat(attributes)
-        fuse_reply_attr(handle, &stat, Double(FuseAttributes.validSeconds))
+        fuse_reply_attr(handle, &stat, Double(validSeconds))
     }
 
     /// An open that the kernel need not have asked about. Only where every access counts it has to:
@@ -174,6 +221,19 @@ struct FuseRequest {
         }
     }
 
+    /// What is not in the head: its inode is the node id.
+    func reply(
+        entry attributes: Attributes, generation: UInt64,
+        entrySeconds: UInt64 = FuseAttributes.validSeconds,
+        attributeSeconds: UInt64 = FuseAttributes.validSeconds
+    ) {
+        var entry = FuseRequest.entry(attributes)
+        entry.generation = generation
+        entry.entry_timeout = Double(entrySeconds)
+        entry.attr_timeout = Double(attributeSeconds)
+        if fuse_reply_entry(handle, &entry) != 0 { release(entry.ino, count: 1) }
+    }
+
     /// "No such name", which the kernel may remember.
     func replyNoEntry() {
         var entry = fuse_entry_param()
@@ -208,7 +268,7 @@ struct FuseRequest {
     ///   with the reply; nil for "." and "..", which get none.
     /// - Returns: whether it fitted.
     func append(
-        _ entry: DirectoryEntry, _ attributes: Attributes?, plus: Bool,
+        _ entry: DirectoryEntry, _ attributes: Attributes?, generation: UInt64 = 0, plus: Bool,
         to listing: MutableByteView, _ used: inout Int
     ) -> Bool {
         let room = listing.count - used
@@ -218,6 +278,7 @@ struct FuseRequest {
         let needed = FuseRequest.withCString(entry.name) { name in
             if plus {
                 var parameters = attributes.map(FuseRequest.entry) ?? fuse_entry_param()
+                parameters.generation = generation
                 parameters.attr.st_ino = ino_t(entry.inode.rawValue)
                 parameters.attr.st_mode = attributes?.mode ?? entry.kind.modeBits
                 return fuse_add_direntry_plus(handle, target, room, name, &parameters, offset)
@@ -233,14 +294,14 @@ struct FuseRequest {
     }
 
     /// Sends a listing; one of READDIRPLUS has a reference in each entry with a node id.
-    func reply(listing: ByteView, plus: Bool, _ fileSystem: FileSystem) {
+    func reply(listing: ByteView, plus: Bool) {
         let bytes = listing.unsafeBytes
         let status = fuse_reply_buf(
             handle, bytes.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: CChar.self),
             bytes.count)
         guard status != 0, plus else { return }
         FuseDirectoryPlusReply.forEachNodeID(listing) { nodeID in
-            if nodeID != 0 { fileSystem.release(InodeNumber(nodeID), count: 1) }
+            if nodeID != 0 { release(nodeID, count: 1) }
         }
     }
 

@@ -37,14 +37,18 @@ public final class FuseSession: @unchecked Sendable {
     }
 
     /// Mounts. Whoever enters the mount waits until `run` is called.
+    ///
+    /// - Parameter snapshots: what `.snapshots` in the root shows; nil: there is no such directory.
     public init(
-        fileSystem: FileSystem, mountpoint: String, options: FuseMountOptions
+        fileSystem: FileSystem, snapshots: (any SnapshotNamespace)? = nil, mountpoint: String,
+        options: FuseMountOptions
     ) throws(FuseMountError) {
         let isPrivileged = geteuid() == 0
         let place = try FuseMountpoint(mountpoint, options: options, isPrivileged: isPrivileged)
         let onReady = options.onReady
         let channel = FuseChannel(
-            fileSystem: fileSystem, writeback: options.writeback, log: options.log
+            fileSystem: fileSystem, snapshots: snapshots.map { FuseSnapshotNodes($0) },
+            writeback: options.writeback, log: options.log
         ) {
             place.deviceNumber.map(BackingDeviceLimits.raise)
             onReady()

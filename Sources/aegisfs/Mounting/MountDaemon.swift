@@ -63,7 +63,12 @@ final class MountDaemon: ControlService {
         options.onReady = onReady
         do throws(FuseMountError) {
             session = try FuseSession(
-                fileSystem: files, mountpoint: plan.mountpoint, options: options)
+                fileSystem: files,
+                snapshots: showsSnapshot
+                    ? nil
+                    : plan.options.snapshotAccess.map {
+                        SnapshotBrowser(volume, head: files, access: $0)
+                    }, mountpoint: plan.mountpoint, options: options)
         } catch {
             scrubs.stop()
             registration.remove()
