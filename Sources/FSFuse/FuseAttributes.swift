@@ -4,27 +4,14 @@ internal import CFuse3
 package import FSCore
 internal import Glibc
 
-/// A FUSE node id: a tag of 16 bits above an inode number of 48.
-///
-/// The tag tells the trees of one mount apart, zero being the head: without it a snapshot's file
-/// would share the head's page cache. The root has node id 1 by protocol, and inode number 1.
+/// Parts of a node id (`FuseTags`).
 package enum FuseNodeID {
     package static let root: UInt64 = 1
     static let tagShift: UInt64 = 48
 
     @inline(__always)
-    static func isInHead(_ nodeID: UInt64) -> Bool { nodeID < InodeNumber.limit }
-
-    /// The second inode of an operation on two of them.
-    ///
-    /// - Parameter first: the node id of the other one. With a tag the operation is refused anyhow:
-    ///   only the head can be changed.
-    @inline(__always)
-    package static func inode(
-        _ nodeID: UInt64, with first: UInt64
-    ) throws(FSError) -> InodeNumber {
-        guard (nodeID ^ first) < InodeNumber.limit else { throw .crossDevice }
-        return InodeNumber(nodeID & (InodeNumber.limit - 1))
+    static func inode(_ nodeID: UInt64) -> InodeNumber {
+        InodeNumber(nodeID & (InodeNumber.limit - 1))
     }
 }
 

@@ -33,7 +33,7 @@ extension FuseOperations {
     static func addAttributes(to table: inout fuse_lowlevel_ops) {
         table.getattr = { handle, nodeID, _ in
             let request = FuseRequest(handle)
-            guard FuseNodeID.isInHead(nodeID) else {
+            guard request.isInHead(nodeID) else {
                 return request.replySnapshotAttributes(nodeID)
             }
             request.serve("getattr", nodeID) { (fileSystem, inode) throws(FSError) in

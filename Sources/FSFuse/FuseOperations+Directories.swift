@@ -15,7 +15,7 @@ extension FuseOperations {
         }
         table.fsyncdir = { handle, nodeID, _, _ in
             let request = FuseRequest(handle)
-            guard FuseNodeID.isInHead(nodeID) else { return request.succeed() }
+            guard !request.isListing(nodeID) else { return request.succeed() }
             request.serve("fsyncdir", nodeID, latched: EIO) {
                 (fileSystem, inode) throws(FSError) in
                 try fileSystem.synchronize(inode)
@@ -27,7 +27,7 @@ extension FuseOperations {
 
 extension FuseRequest {
     fileprivate func list(_ nodeID: fuse_ino_t, _ count: Int, _ offset: off_t, plus: Bool) {
-        guard FuseNodeID.isInHead(nodeID) else {
+        guard isInHead(nodeID) else {
             return listSnapshots(nodeID, count, offset, plus: plus)
         }
         let hidesName = nodeID == FuseNodeID.root && showsSnapshots

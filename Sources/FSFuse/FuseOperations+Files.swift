@@ -21,11 +21,7 @@ extension FuseOperations {
         }
         table.write = { handle, nodeID, bytes, count, offset, _ in
             let request = FuseRequest(handle)
-            guard FuseNodeID.isInHead(nodeID) else {
-                // A mapping, or the writeback cache, has changed the kernel's pages already.
-                request.fail(EROFS)
-                return request.forgetContents(of: nodeID)
-            }
+            guard request.isInHead(nodeID) else { return request.refuseWrite(nodeID) }
             let source = ByteView(base: bytes.unsafelyUnwrapped, count: count)
             request.serve("write", nodeID) { (fileSystem, inode) throws(FSError) in
                 let written = try fileSystem.write(
@@ -36,7 +32,6 @@ extension FuseOperations {
         }
         table.fsync = { handle, nodeID, _, _ in
             let request = FuseRequest(handle)
-            guard FuseNodeID.isInHead(nodeID) else { return request.succeed() }
             request.serve("fsync", nodeID, latched: EIO) { (fileSystem, inode) throws(FSError) in
                 try fileSystem.synchronize(inode)
                 request.succeed()
@@ -77,7 +72,7 @@ extension FuseOperations {
             request.serve("copy_file_range", source) { (fileSystem, inode) throws(FSError) in
                 let copied = try fileSystem.copyRange(
                     from: inode, at: UInt64(position: sourceOffset),
-                    to: try FuseNodeID.inode(target, with: source),
+                    to: try request.inode(target, with: source),
                     at: UInt64(position: targetOffset),
                     count: min(UInt64(count), FuseOperations.maximumCopy),
                     by: request.ordinaryUser)

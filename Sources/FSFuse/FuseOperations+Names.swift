@@ -79,7 +79,7 @@ extension FuseOperations {
             request.serve("link", nodeID) { (fileSystem, inode) throws(FSError) in
                 try request.requireFree(ByteView(name), in: parent)
                 let attributes = try fileSystem.link(
-                    inode, as: ByteView(name), in: try FuseNodeID.inode(parent, with: nodeID))
+                    inode, as: ByteView(name), in: try request.inode(parent, with: nodeID))
                 request.reply(entry: attributes, fileSystem)
             }
         }
@@ -106,7 +106,7 @@ extension FuseOperations {
                 try request.requireFree(ByteView(newName), in: newParent)
                 try fileSystem.rename(
                     ByteView(name), in: directory,
-                    to: ByteView(newName), in: try FuseNodeID.inode(newParent, with: parent),
+                    to: ByteView(newName), in: try request.inode(newParent, with: parent),
                     RenameOptions(rawValue: flags), owner: (request.userID, request.groupID))
                 request.succeed()
             }

@@ -7,7 +7,7 @@ extension FuseRequest {
     /// Whether a name is not one of the head's; a comparison for nearly all.
     @inline(__always)
     func isInSnapshots(_ parent: fuse_ino_t, _ name: ByteView) -> Bool {
-        parent &- 2 >= InodeNumber.limit - 2 && isSnapshots(parent, name)
+        (parent == FuseNodeID.root || !isInHead(parent)) && isSnapshots(parent, name)
     }
 
     private func isSnapshots(_ parent: fuse_ino_t, _ name: ByteView) -> Bool {
@@ -93,6 +93,15 @@ extension FuseRequest {
                 attributes: attributes,
                 validSeconds: listing == nil ? FuseAttributes.validSeconds : 0)
         }
+    }
+
+    /// A mapping, or the writeback cache, has changed the kernel's pages already.
+    func refuseWrite(_ nodeID: fuse_ino_t) {
+        serveSnapshots("write", nodeID) { (nodes) throws(FSError) in
+            _ = try nodes.node(nodeID)
+            throw .readOnly
+        }
+        forgetContents(of: nodeID)
     }
 
     func listSnapshots(_ nodeID: fuse_ino_t, _ count: Int, _ offset: off_t, plus: Bool) {

@@ -42,7 +42,7 @@ internal import Testing
     }
 
     @Test func tagsAreUsedAgainButNeverForTwo() throws {
-        let nodes = FuseSnapshotNodes(browser, tagCount: 3)
+        let nodes = FuseSnapshotNodes(browser, FuseTags(count: 3))
         var held: [Int: UInt64] = [:]
         for number in 1...3 { held[number] = try nodes.retain(file, in: try place("s\(number)")) }
         #expect(throws: FSError.busy) { try nodes.retain(file, in: try place("s4")) }
@@ -62,7 +62,7 @@ internal import Testing
 
     /// Against a list of what is held: twenty snapshots share five tags for a while.
     @Test(arguments: 1...4 as ClosedRange<UInt64>) func atRandom(seed: UInt64) throws {
-        let nodes = FuseSnapshotNodes(browser, tagCount: 5)
+        let nodes = FuseSnapshotNodes(browser, FuseTags(count: 5))
         var random = SeededRandom(seed: seed)
         var held: [UInt64: (number: Int, references: UInt64)] = [:]
         for _ in 0..<2000 {
@@ -88,7 +88,7 @@ internal import Testing
     }
 
     @Test func placesNeedNoTag() throws {
-        let nodes = FuseSnapshotNodes(browser, tagCount: 1)
+        let nodes = FuseSnapshotNodes(browser, FuseTags(count: 1))
         for number in 1...20 {
             let root = FuseSnapshotNodes.nodeID(of: try place("s\(number)"))
             let node = try nodes.node(root)

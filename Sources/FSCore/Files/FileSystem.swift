@@ -232,6 +232,17 @@ final class InodeReferences: @unchecked Sendable {
         }
     }
 
+    /// Of all inodes.
+    var total: UInt64 {
+        shards.reduce(0) { sum, shard in
+            shard.lock.withLock { shard.counts.values.reduce(sum, +) }
+        }
+    }
+
+    func removeAll() {
+        for shard in shards { shard.lock.withLock { shard.counts = [:] } }
+    }
+
     func isHeld(_ inode: InodeNumber) -> Bool {
         let shard = shard(inode)
         return shard.lock.withLock { shard.counts[inode.rawValue] != nil }

@@ -87,6 +87,8 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     func node(of head: TreeID) -> Node? {
         lock.withLock { nodes.values.first { $0.record.kind == .head && $0.record.head == head } }
     }
+    /// The id of the node that the default head is now; another after each snapshot and rollback.
+    package var headID: UInt64? { node(of: .head)?.record.id }
     public func isKnown(_ id: UInt64) -> Bool { lock.withLock { nodes[id] != nil } }
 
     func epoch(of id: UInt64) -> BirthEpoch { node(id)?.record.epoch ?? BirthEpoch(0) }

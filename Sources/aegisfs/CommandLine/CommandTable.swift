@@ -149,7 +149,8 @@ enum CommandTable {
             "A snapshot costs no space until something that it shows is changed or deleted.",
             "They can be deleted in any order; the space comes back in the background.",
             "rollback keeps all snapshots, and makes one of what it replaces.",
-            "On a mount they are seen, read-only, in DIR/.snapshots/NAME.",
+            "On a mount they are seen, read-only, in DIR/.snapshots/NAME; a mounted volume goes back",
+            "to one only while nobody uses its files.",
         ],
         options: [.json],
         subverbs: [
