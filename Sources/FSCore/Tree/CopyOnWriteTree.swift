@@ -269,17 +269,6 @@ package final class CopyOnWriteTree: @unchecked Sendable {
         }
     }
 
-    /// False if the leaf has no room.
-    func store(_ key: Key, _ value: ByteView, in leaf: NodePage) -> Bool {
-        let index = leaf.lowerBound(key)
-        let isThere = index < leaf.count && leaf.key(index) == key
-        let growth =
-            isThere ? value.count - leaf.value(index).count : NodePage.itemSize(value.count)
-        guard growth <= leaf.freeBytes else { return false }
-        if isThere { leaf.replace(index, value) } else { leaf.insert(index, key, value) }
-        return true
-    }
-
     /// Removes `key` if it is there.
     func delete(_ key: Key) throws(FSError) {
         var page = root

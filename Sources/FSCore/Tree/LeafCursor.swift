@@ -25,4 +25,15 @@ extension CopyOnWriteTree {
         for step in path.dropLast() { narrow(step.page, step.index, &lower, &upper) }
         cursor = LeafCursor(leaf: path[path.count - 1].page, lower: lower, upper: upper)
     }
+
+    /// False if the leaf has no room.
+    func store(_ key: Key, _ value: ByteView, in leaf: NodePage) -> Bool {
+        let index = leaf.lowerBound(key)
+        let isThere = index < leaf.count && leaf.key(index) == key
+        let growth =
+            isThere ? value.count - leaf.value(index).count : NodePage.itemSize(value.count)
+        guard growth <= leaf.freeBytes else { return false }
+        if isThere { leaf.replace(index, value) } else { leaf.insert(index, key, value) }
+        return true
+    }
 }
