@@ -102,10 +102,11 @@ struct FuseRequest {
         if notes.origin == .statx {
             let reply = memory(FuseStatxReply.length)
             FuseStatxReply.encode(
-                attributes, validSeconds: FuseAttributes.validSeconds, into: reply)
+                attributes, blockSize: blockSize(of: attributes),
+                validSeconds: FuseAttributes.validSeconds, into: reply)
             return self.reply(bytes: reply.view)
         }
-        var stat = FuseAttributes.stat(attributes)
+        var stat = FuseAttributes.stat(attributes, blockSize: blockSize(of: attributes))
         fuse_reply_attr(handle, &stat, Double(FuseAttributes.validSeconds))
     }
 
@@ -168,7 +169,7 @@ struct FuseRequest {
     // MARK: Replies that carry references
 
     func reply(entry attributes: Attributes, _ fileSystem: FileSystem) {
-        var entry = FuseRequest.entry(attributes)
+        var entry = self.entry(attributes)
         if fuse_reply_entry(handle, &entry) != 0 {
             fileSystem.release(attributes.inode, count: 1)
         }
@@ -182,7 +183,7 @@ struct FuseRequest {
     }
 
     func reply(created attributes: Attributes, _ fileSystem: FileSystem) {
-        var entry = FuseRequest.entry(attributes)
+        var entry = self.entry(attributes)
         var file = fuse_file_info()
         // What an open that is not sent to the server counts as.
         file.keep_cache = 1
@@ -191,10 +192,14 @@ struct FuseRequest {
         }
     }
 
-    private static func entry(_ attributes: Attributes) -> fuse_entry_param {
+    private func blockSize(of attributes: Attributes) -> UInt32 {
+        channel._withUnsafeGuaranteedRef { $0.fileSystem.preferredByteCount(of: attributes) }
+    }
+
+    private func entry(_ attributes: Attributes) -> fuse_entry_param {
         var entry = fuse_entry_param()
         entry.ino = attributes.inode.rawValue
-        entry.attr = FuseAttributes.stat(attributes)
+        entry.attr = FuseAttributes.stat(attributes, blockSize: blockSize(of: attributes))
         entry.attr_timeout = Double(FuseAttributes.validSeconds)
         entry.entry_timeout = Double(FuseAttributes.validSeconds)
         return entry
@@ -217,7 +222,7 @@ struct FuseRequest {
         let offset = off_t(truncatingIfNeeded: entry.cookie)
         let needed = FuseRequest.withCString(entry.name) { name in
             if plus {
-                var parameters = attributes.map(FuseRequest.entry) ?? fuse_entry_param()
+                var parameters = attributes.map { self.entry($0) } ?? fuse_entry_param()
                 parameters.attr.st_ino = ino_t(entry.inode.rawValue)
                 parameters.attr.st_mode = attributes?.mode ?? entry.kind.modeBits
                 return fuse_add_direntry_plus(handle, target, room, name, &parameters, offset)
