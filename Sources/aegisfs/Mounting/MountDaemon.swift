@@ -198,6 +198,12 @@ final class MountDaemon: ControlService {
         if request.command == .scrub {
             return try scrub(request, record.device, isCancelled, progress)
         }
+        if [.extents, .usage, .defragment, .dedup].contains(request.command) {
+            try FileRequests.perform(
+                request, volume.fileSystem, record.device, &reply, isCancelled: isCancelled,
+                progress: progress)
+            return reply
+        }
         if request.command == .snapshot {
             reply.snapshot = try changeSnapshots(request.snapshot)
             return reply
@@ -235,11 +241,7 @@ final class MountDaemon: ControlService {
                         progress: { progress(ProgressReporter.Step(trim: $0)) }))
             case .mounts:
                 reply.mounts = [record]
-            case .extents, .usage, .defragment, .dedup:
-                try FileRequests.perform(
-                    request, volume.fileSystem, &reply, isCancelled: isCancelled,
-                    progress: progress)
-            case .snapshot, .stream: break
+            case .extents, .usage, .defragment, .dedup, .snapshot, .stream: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
