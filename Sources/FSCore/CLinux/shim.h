@@ -2,6 +2,7 @@
 // not set, and headers that it leaves out.
 #pragma once
 
+#include <linux/stat.h>
 #include <sys/xattr.h>
 
 // O_DIRECT of open(2).
@@ -14,3 +15,6 @@ static const int directAccessFlag = 040000;
 int fallocate(int descriptor, int mode, long offset, long length);
 int syncfs(int descriptor);
 int memfd_create(const char *name, unsigned int flags);
+int statx(int directory, const char *path, int flags, unsigned mask, struct statx *result);
+// AT_STATX_DONT_SYNC: what the kernel knows, without asking a server.
+static const int cachedStatusFlag = 0x4000;

@@ -29,13 +29,26 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
         /// Segments that other nodes have begun.
         var adopted: [UInt64] = []
         var segments: [UInt64] { [record.id] + adopted }
+        /// Nil of what is no snapshot, or none any more.
+        var listed: Listed? {
+            guard record.kind == .snapshot, !record.isDeleted, let label else { return nil }
+            return Listed(id: record.id, name: label.name, created: record.created)
+        }
     }
+
+    private struct Opened { weak var files: FileSystem? }
+    private static let recentCount = 32
 
     /// Guards what follows; a leaf.
     private let lock = Mutex()
     private var nodes: [UInt64: Node] = [:]
     private var idsByName: [[UInt8]: UInt64] = [:]
-    private var opened: [UInt64: FileSystem] = [:]
+    /// Files of snapshots that somebody uses, by the snapshot's id.
+    private var opened: [UInt64: Opened] = [:]
+    /// The last ones, which stay open although nobody may use them just now.
+    private var recent: [(id: UInt64, files: FileSystem)] = []
+    /// When a name came, went or changed.
+    private var renamed = Timestamp.now()
     /// How often each is being read in one go, as `diff` and `send` do: it is not deleted then.
     private var pins: [UInt64: Int] = [:]
     private var receiving: Set<VolumeUUID> = []
@@ -74,6 +87,8 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     func node(of head: TreeID) -> Node? {
         lock.withLock { nodes.values.first { $0.record.kind == .head && $0.record.head == head } }
     }
+    /// The id of the node that the default head is now; another after each snapshot and rollback.
+    package var headID: UInt64? { node(of: .head)?.record.id }
     public func isKnown(_ id: UInt64) -> Bool { lock.withLock { nodes[id] != nil } }
 
     func epoch(of id: UInt64) -> BirthEpoch { node(id)?.record.epoch ?? BirthEpoch(0) }
@@ -110,18 +125,70 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
         }
     }
 
-    /// Files of a snapshot that are open, by its id.
+    /// Files of a snapshot, by its id: those that are open, or new ones.
     func openFiles(_ id: UInt64, _ make: () throws(FSError) -> FileSystem) throws(FSError)
         -> FileSystem
     {
-        if let known = lock.withLock({ opened[id] }) { return known }
+        if let known = lock.withLock({ opened[id]?.files }) { return known }
         let made = try make()
-        return lock.withLock {
-            if let known = opened[id] { return known }
-            opened[id] = made
+        let kept = lock.withLock { () -> FileSystem? in
+            if let known = opened[id]?.files { return known }
+            // Whoever deleted it meanwhile found nothing to close.
+            guard nodes[id]?.record.isDeleted == false else { return nil }
+            opened[id] = Opened(files: made)
+            recent.append((id, made))
+            if recent.count > Self.recentCount {
+                let oldest = recent.removeFirst().id
+                if opened[oldest]?.files == nil { opened[oldest] = nil }
+            }
             return made
         }
+        guard let kept else { throw .noSuchEntry }
+        return kept
     }
+
+    // MARK: Names, for browsing
+
+    /// A snapshot as a listing shows it.
+    struct Listed {
+        var id: UInt64
+        var name: [UInt8]
+        var created: Timestamp
+    }
+    var namesChanged: Timestamp { lock.withLock { renamed } }
+
+    /// Snapshots with a larger id, in the order of their ids.
+    func listed(after id: UInt64, atMost limit: Int) -> [Listed] {
+        lock.withLock {
+            var found: [Listed] = []
+            let ids = nodes.keys.filter { $0 > id }.sorted()
+            for id in ids where found.count < limit {
+                if let listed = nodes[id]?.listed { found.append(listed) }
+            }
+            return found
+        }
+    }
+    func listed(named name: [UInt8]) -> Listed? {
+        lock.withLock { idsByName[name].flatMap { nodes[$0]?.listed } }
+    }
+    /// The newest snapshot that was made within a second.
+    func newest(createdAt seconds: Int64) -> UInt64? {
+        lock.withLock {
+            nodes.values.filter { $0.record.created.seconds == seconds }.compactMap(\.listed?.id)
+                .max()
+        }
+    }
+    /// The same for each second in which one was made.
+    func newestBySecond() -> [Int64: UInt64] {
+        lock.withLock {
+            nodes.values.reduce(into: [:]) { newest, node in
+                guard let listed = node.listed else { return }
+                newest[listed.created.seconds] =
+                    max(newest[listed.created.seconds] ?? 0, listed.id)
+            }
+        }
+    }
+
     /// Keeps a snapshot from being deleted; throws `.noSuchEntry` without one.
     func pin(_ name: [UInt8]) throws(FSError) -> UInt64 {
         let id = lock.withLock { () -> UInt64? in
@@ -149,7 +216,6 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
         node(named: name).map { isPinned($0.record.id) } ?? false
     }
     func isPinned(_ id: UInt64) -> Bool { lock.withLock { pins[id] != nil } }
-    func forgetFiles(_ id: UInt64) { lock.withLock { opened[id] = nil } }
 
     // MARK: Opening
 
@@ -258,8 +324,9 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
                 node.record = record
                 nodes[record.id] = node
                 if record.parent != 0 { nodes[record.parent]?.children.insert(record.id) }
-                if record.isDeleted, let files = opened.removeValue(forKey: record.id) {
+                if record.isDeleted, let files = opened.removeValue(forKey: record.id)?.files {
                     files.tree.isClosed = true
+                    recent.removeAll { $0.id == record.id }
                 }
             }
             transaction.bytes.withView { bytes in
@@ -285,6 +352,7 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
             }
             let label = value.flatMap { try? SnapshotLabel(key, decoding: $0) }
             nodes[key.offset]?.label = label
+            renamed = .now()
             if let label { idsByName[label.name] = key.offset }
         case .segment:
             for id in nodes.keys where nodes[id]?.adopted.contains(key.offset) == true {
@@ -341,11 +409,14 @@ extension Snapshots {
         guard let node = node(named: name), node.record.kind == .snapshot else {
             throw .noSuchEntry
         }
-        return try openFiles(node.record.id) { () throws(FSError) in
+        return try files(ofSnapshot: node.record.id)
+    }
+
+    func files(ofSnapshot id: UInt64) throws(FSError) -> FileSystem {
+        try openFiles(id) { () throws(FSError) in
             try volume.shareLock.withLock { () throws(FSError) in
-                guard let now = self.node(node.record.id), !now.record.isDeleted else {
-                    throw .noSuchEntry
-                }
+                guard let now = node(id), now.record.kind == .snapshot, !now.record.isDeleted
+                else { throw .noSuchEntry }
                 let record = try durableRecord(now)
                 guard let root = record.root else { throw .noSuchEntry }
                 return try volume.files(ofRoot: root, record)

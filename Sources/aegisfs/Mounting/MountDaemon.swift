@@ -20,9 +20,12 @@ final class MountDaemon: ControlService {
     let volume: Volume
     private let device: HeldDevice
     let registration: MountRegistration
-    private let session: FuseSession
+    let session: FuseSession
     private let scrubs: ScrubService
     private let showsSnapshot: Bool
+    let showsDefaultHead: Bool
+    /// Of a snapshot or another head; nil: those of the default head, which a rollback replaces.
+    private let otherFiles: FileSystem?
     private let log: @Sendable (String) -> Void
 
     /// Opens and mounts. Signals that end the daemon must be blocked already.
@@ -34,7 +37,9 @@ final class MountDaemon: ControlService {
         self.device = device
         self.log = log
         showsSnapshot = plan.options.files?.isSnapshot == true
+        showsDefaultHead = plan.options.files == nil
         let files = try Self.files(of: volume, plan)
+        otherFiles = showsDefaultHead ? nil : files
         let status = volume.status()
         guard let identity = DeviceIdentity(path: plan.target) else {
             throw Target.missing(plan.target, errno)
@@ -63,12 +68,27 @@ final class MountDaemon: ControlService {
         options.onReady = onReady
         do throws(FuseMountError) {
             session = try FuseSession(
-                fileSystem: files, mountpoint: plan.mountpoint, options: options)
+                fileSystem: files,
+                snapshots: showsSnapshot
+                    ? nil
+                    : plan.options.snapshotAccess.map {
+                        SnapshotBrowser(volume, head: files, access: $0)
+                    }, mountpoint: plan.mountpoint, options: options)
         } catch {
             scrubs.stop()
             registration.remove()
             throw Failure(.failed, .mountRefused, error.description, hint: error.cure)
         }
+    }
+
+    /// A snapshot of a volume that is mounted can be seen without another mount.
+    private static func browsingHint(_ plan: Plan, _ failure: Failure) -> Failure {
+        guard failure.id == .locked, let wanted = plan.options.files, wanted.isSnapshot,
+            let live = DeviceIdentity(path: plan.target).flatMap(LiveMount.of)
+        else { return failure }
+        var failure = failure
+        failure.hint = "the snapshot is in \(live.record.mountpoint)/.snapshots/\(wanted.name)"
+        return failure
     }
 
     /// The files that the plan asks for.
@@ -98,8 +118,13 @@ final class MountDaemon: ControlService {
         if DeviceUsage.uses(of: plan.target).contains(where: { $0.kind != .attachedLoop }) {
             throw DeviceAccess.busy(plan.target)
         }
-        let device = try DeviceAccess.open(
-            plan.target, plan.options.isReadOnly ? .readOnly : .readWrite, notice: log)
+        let device: HeldDevice
+        do throws(Failure) {
+            device = try DeviceAccess.open(
+                plan.target, plan.options.isReadOnly ? .readOnly : .readWrite, notice: log)
+        } catch {
+            throw browsingHint(plan, error)
+        }
         let relay = EventRelay(log: log)
         let volume: Volume
         do throws(FSError) {
@@ -200,8 +225,8 @@ final class MountDaemon: ControlService {
         }
         if [.extents, .usage, .defragment, .dedup].contains(request.command) {
             try FileRequests.perform(
-                request, volume.fileSystem, record.device, &reply, isCancelled: isCancelled,
-                progress: progress)
+                request, otherFiles ?? volume.fileSystem, record.device, &reply,
+                isCancelled: isCancelled, progress: progress)
             return reply
         }
         if request.command == .snapshot {
@@ -305,12 +330,7 @@ extension MountDaemon {
         guard let request else {
             throw Failure(.usage, .badRequest, "the request does not say what to do")
         }
-        if request.action == .rollback {
-            // The kernel has names, pages and open files of the head that would go.
-            throw Failure(
-                .busy, .mountBusy, "\(record.device) is mounted on \(record.mountpoint)",
-                hint: "'aegisfs umount \(record.mountpoint)' first")
-        }
+        if request.action == .rollback { return try rollBack(request) }
         return try SnapshotService(volume: volume, target: record.device).perform(request)
     }
 }
