@@ -121,6 +121,26 @@ internal import Testing
         }
     }
 
+    /// The verbs are about the files that a mount shows, be it a clone's.
+    @Test(.enabled(if: TestMachine.canMount)) func onAMountOfAClone() throws {
+        try withVolume(size: "256M") { volume, _ in
+            try volume.mount()
+            let file = "\(volume.directory.path)/file"
+            try AegisCommand.require("snapshot", "create", volume.directory.path, "s")
+            try AegisCommand.require("snapshot", "clone", volume.directory.path, "s", "branch")
+            try require(["/bin/sh", "-c", "seq 1 200000 > \(file)"])
+            try volume.unmount()
+            try volume.mount(options: "head=branch")
+            try require(["/bin/sh", "-c", "head -c 1M /dev/urandom > \(file)"])
+            let usage = try AegisCommand.require("usage", file, "--json")
+            #expect(usage.contains("\"stored_bytes\":1048576"), "\(usage)")
+            #expect(try AegisCommand.require("extents", file).contains("exclusive"))
+            try AegisCommand.require("defragment", file)
+            try volume.unmount()
+            #expect(try volume.check().exitCode == 0)
+        }
+    }
+
     /// `mount -o dedup` and the property: the second copy takes no space; and ^C in an offline run
     /// leaves a volume that is closed in order, on which the next run finishes the work.
     @Test(.enabled(if: TestMachine.canMount)) func deduplicatesAsItIsWrittenAndStopsWhenAsked()
