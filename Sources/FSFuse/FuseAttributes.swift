@@ -16,9 +16,6 @@ package enum FuseNodeID {
 }
 
 package enum FuseAttributes {
-    /// `st_blksize`: what a reader does best to ask for at a time.
-    package static let blockSize: UInt32 = 4096
-
     /// How long the kernel may keep names and attributes. It is the only one to change them, and
     /// it knows what it changed.
     package static let validSeconds: UInt64 = 86400
@@ -33,7 +30,7 @@ package enum FuseAttributes {
             major: encoded >> 8 & 0xFFF, minor: encoded & 0xFF | encoded >> 12 & 0xFFF00)
     }
 
-    static func stat(_ attributes: Attributes) -> stat {
+    static func stat(_ attributes: Attributes, blockSize: UInt32) -> stat {
         var result = Glibc.stat()
         result.st_ino = ino_t(attributes.inode.rawValue)
         result.st_mode = attributes.mode

@@ -172,13 +172,14 @@ package enum FuseStatxReply {
 
     /// Fills a reply of `length` bytes.
     package static func encode(
-        _ attributes: Attributes, validSeconds: UInt64, into reply: MutableByteView
+        _ attributes: Attributes, blockSize: UInt32, validSeconds: UInt64,
+        into reply: MutableByteView
     ) {
         reply.zeroAll()
         reply.store(validSeconds, at: 0)
         let stat = reply.slice(statOffset, length - statOffset)
         stat.store(mask, at: 0)
-        stat.store(FuseAttributes.blockSize, at: 4)
+        stat.store(blockSize, at: 4)
         stat.store(attributes.linkCount, at: 16)
         stat.store(attributes.userID, at: 20)
         stat.store(attributes.groupID, at: 24)

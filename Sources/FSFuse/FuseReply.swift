@@ -180,10 +180,12 @@ struct FuseRequest {
     func reply(attributes: Attributes, validSeconds: UInt64 = FuseAttributes.validSeconds) {
         if notes.origin == .statx {
             let reply = memory(FuseStatxReply.length)
-            FuseStatxReply.encode(attributes, validSeconds: validSeconds, into: reply)
+            FuseStatxReply.encode(
+                attributes, blockSize: blockSize(of: attributes), validSeconds: validSeconds,
+                into: reply)
             return self.reply(bytes: reply.view)
         }
-        var stat = FuseAttributes.stat(attributes)
+        var stat = FuseAttributes.stat(attributes, blockSize: blockSize(of: attributes))
         fuse_reply_attr(handle, &stat, Double(validSeconds))
     }
 
@@ -258,7 +260,7 @@ struct FuseRequest {
         entrySeconds: UInt64 = FuseAttributes.validSeconds,
         attributeSeconds: UInt64 = FuseAttributes.validSeconds
     ) {
-        var entry = FuseRequest.entry(attributes, attributes.inode.rawValue, generation)
+        var entry = self.entry(attributes, attributes.inode.rawValue, generation)
         entry.entry_timeout = Double(entrySeconds)
         entry.attr_timeout = Double(attributeSeconds)
         if fuse_reply_entry(handle, &entry) != 0 { release(entry.ino, count: 1) }
@@ -283,19 +285,23 @@ struct FuseRequest {
 
     private func headEntry(_ attributes: Attributes) -> fuse_entry_param {
         channel._withUnsafeGuaranteedRef {
-            FuseRequest.entry(
+            self.entry(
                 attributes, $0.head.nodeID(of: attributes.inode),
                 $0.head.generation(of: attributes.inode))
         }
     }
 
-    private static func entry(
+    private func blockSize(of attributes: Attributes) -> UInt32 {
+        channel._withUnsafeGuaranteedRef { $0.head.files.preferredByteCount(of: attributes) }
+    }
+
+    private func entry(
         _ attributes: Attributes, _ nodeID: fuse_ino_t, _ generation: UInt64
     ) -> fuse_entry_param {
         var entry = fuse_entry_param()
         entry.ino = nodeID
         entry.generation = generation
-        entry.attr = FuseAttributes.stat(attributes)
+        entry.attr = FuseAttributes.stat(attributes, blockSize: blockSize(of: attributes))
         entry.attr_timeout = Double(FuseAttributes.validSeconds)
         entry.entry_timeout = Double(FuseAttributes.validSeconds)
         return entry
@@ -323,7 +329,7 @@ struct FuseRequest {
                 if let attributes {
                     parameters =
                         generation.map {
-                            FuseRequest.entry(attributes, attributes.inode.rawValue, $0)
+                            self.entry(attributes, attributes.inode.rawValue, $0)
                         } ?? headEntry(attributes)
                 }
                 parameters.attr.st_ino = ino_t(entry.inode.rawValue)

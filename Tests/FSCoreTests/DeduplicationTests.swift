@@ -107,6 +107,42 @@ import Testing
         try finish()
     }
 
+    /// Only what lies below the given directories is gone through, however deep and wide they are, and each
+    /// contents once, however many names they have.
+    @Test func onlyBelowTheGivenDirectories() throws {
+        func directory(_ name: String, in parent: InodeNumber) throws -> InodeNumber {
+            try Array(name.utf8).withView {
+                try fs.create($0, in: parent, NewInode(mode: FileKind.directory.modeBits | 0o755))
+            }.inode
+        }
+        let bytes = Payload(.random, seed: 1, count: 20_000).bytes
+        var outside: [InodeNumber] = []
+        var inside: [InodeNumber] = []
+        let top = try directory("top", in: .root)
+        var deepest = top
+        for level in 0..<60 { deepest = try directory("level\(level)", in: deepest) }
+        for index in 0..<150 {
+            outside.append(try create("outside\(index)"))
+            try write(outside[index], at: 0, bytes)
+            let place = index % 3 == 0 ? deepest : top
+            let name = Array("inside\(index)".utf8)
+            let made = try name.withView {
+                try fs.create($0, in: place, NewInode(mode: FileKind.regular.modeBits | 0o644))
+            }
+            inside.append(made.inode)
+            try write(made.inode, at: 0, bytes)
+            _ = try Array("link\(index)".utf8).withView { try fs.link(made.inode, as: $0, in: top) }
+        }
+        let result = try fs.deduplicate([top])
+        #expect(result.sharedBytes == 149 * 5 * 4096)
+        #expect(try fs.usage(of: inside).storedBytes == 5 * 4096)
+        #expect(try fs.usage(of: outside).storedBytes == 150 * 5 * 4096)
+        let all = try fs.deduplicate(outside + [top])
+        #expect(all.sharedBytes == 299 * 5 * 4096)
+        #expect(try fs.usage(of: [.root]).storedBytes == 5 * 4096)
+        try finish()
+    }
+
     /// Equal sums are no proof: nothing is shared whose bytes differ.
     @Test func bytesAreCompared() throws {
         var random = SeededRandom(seed: 6)

@@ -183,6 +183,8 @@ import Testing
         run.profile.contents = 1
         run.profile.largestWrite = 100 << 10
         run.operationsDuringCheckpoint = seed % 2 == 0 ? 3 : 0
+        // Also while everything is deduplicated afterwards, and written anew.
+        run.rewriteEvery = seed % 2 == 0 ? 0 : 17
         try run.record(operations: 250, synchronizeEvery: 9, closes: false)
         if seed < 2 { #expect(try isShared(run.device)) }
         var random = SeededRandom(seed: seed)

@@ -8,7 +8,7 @@ internal import Testing
     @Test(.enabled(if: TestMachine.canMount)) func onAMount() throws {
         try withVolume(size: "512M") { volume, _ in
             try AegisCommand.require("property", "set", volume.target, "compression", "zstd:3")
-            try volume.mount()
+            try volume.mount(options: "allow_other")
             let root = volume.directory.path
             try require(["/bin/sh", "-c", "seq 1 400000 > \(root)/a; cat \(root)/a > \(root)/b"])
             try require(["mkdir", "\(root)/plain"])
@@ -44,14 +44,42 @@ internal import Testing
             try require(["cmp", "\(root)/b", "\(root)/plain/c"])
 
             let path = try AegisCommand.requirePath()
+            // What a snapshot has is left alone by defragment, and not freed by deleting.
+            try AegisCommand.require("snapshot", "create", root, "s")
+            let left = try AegisCommand.require(
+                "defragment", "--compression", "zstd:9", "\(root)/plain")
+            #expect(left.contains("0 B rewritten") && left.contains("snapshots"), "\(left)")
+            #expect(
+                try AegisCommand.require("extents", "\(root)/plain/c").contains("in a snapshot"))
+            let kept = try AegisCommand.require("usage", "\(root)/plain", "--json")
+            #expect(kept.contains("\"exclusive_bytes\":0"), "\(kept)")
+            // df and status are of one mind; a checkpoint in between may move what is free.
+            func free() throws -> [Int] {
+                try require(["stat", "-f", "-c", "%b %f", root])
+                    .split(whereSeparator: \.isWhitespace).compactMap { Int($0) }
+            }
+            try AegisCommand.require("sync", root)
+            let before = try free()
+            let status = try AegisCommand.require("status", root, "--json")
+            let used = (before[0] - before[1]) * 4096
+            #expect(try before != free() || status.contains("\"used_bytes\":\(used)"), "\(status)")
+
             for (arguments, code) in [
-                (["extents", "/etc/hostname"], 10), (["usage", "\(root)/missing"], 10),
+                (["extents", "/etc/hostname"], 10), (["extents", root], 1),
+                (["dedup", "\(root)/plain"], 10), (["usage", "\(root)/missing"], 10),
                 (["defragment", "--compression", "rar", root], 2),
-                (["dedup", root, "/missing"], 1), (["dedup", root, "--memory", "4G"], 2),
+                (["dedup", root, "/missing"], 10), (["dedup", root, "--memory", "4G"], 2),
             ] {
                 let result = try run([path] + arguments)
                 #expect(result.exitCode == Int32(code), "\(arguments): \(result.errors)")
             }
+            // A path of the mount does, too; and who may not talk to the daemon is told so.
+            try AegisCommand.require("dedup", root, "\(root)/plain")
+            chmod(root, 0o755)
+            let stranger = try run([
+                "setpriv", "--reuid", "1234", "--clear-groups", path, "usage", "\(root)/plain",
+            ])
+            #expect(stranger.exitCode == 1 && stranger.errors.contains("as root"), "\(stranger)")
             try volume.unmount()
             // Offline, and only below a directory.
             try AegisCommand.require("dedup", volume.target, "/plain")
@@ -93,6 +121,26 @@ internal import Testing
         }
     }
 
+    /// The verbs are about the files that a mount shows, be it a clone's.
+    @Test(.enabled(if: TestMachine.canMount)) func onAMountOfAClone() throws {
+        try withVolume(size: "256M") { volume, _ in
+            try volume.mount()
+            let file = "\(volume.directory.path)/file"
+            try AegisCommand.require("snapshot", "create", volume.directory.path, "s")
+            try AegisCommand.require("snapshot", "clone", volume.directory.path, "s", "branch")
+            try require(["/bin/sh", "-c", "seq 1 200000 > \(file)"])
+            try volume.unmount()
+            try volume.mount(options: "head=branch")
+            try require(["/bin/sh", "-c", "head -c 1M /dev/urandom > \(file)"])
+            let usage = try AegisCommand.require("usage", file, "--json")
+            #expect(usage.contains("\"stored_bytes\":1048576"), "\(usage)")
+            #expect(try AegisCommand.require("extents", file).contains("exclusive"))
+            try AegisCommand.require("defragment", file)
+            try volume.unmount()
+            #expect(try volume.check().exitCode == 0)
+        }
+    }
+
     /// `mount -o dedup` and the property: the second copy takes no space; and ^C in an offline run
     /// leaves a volume that is closed in order, on which the next run finishes the work.
     @Test(.enabled(if: TestMachine.canMount)) func deduplicatesAsItIsWrittenAndStopsWhenAsked()
@@ -128,6 +176,14 @@ internal import Testing
                     "\(ended.exitCode): \(ended.errors)")
                 let status = try AegisCommand.require("status", volume.target, "--json")
                 #expect(status.contains("\"was_cleanly_unmounted\":true"), "\(status)")
+            }
+            for delay in [10, 30, 60, 90] as [UInt32] {
+                // Killed, it leaves what it has shared, and nothing half done.
+                let child = try ChildProcess([path, "dedup", volume.target])
+                usleep(delay * 1000)
+                child.signal(SIGKILL)
+                _ = child.wait(seconds: 30)
+                #expect(try volume.check().exitCode == 0)
             }
             try AegisCommand.require("dedup", volume.target)
             #expect(try volume.check().exitCode == 0)

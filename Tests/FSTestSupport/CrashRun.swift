@@ -22,6 +22,8 @@ public final class CrashRun {
     ]
     /// Operations that run in the middle of each checkpoint, between its freeze and its writes.
     public var operationsDuringCheckpoint = 0
+    /// How often, in operations, all files are deduplicated and written anew, which nobody sees; 0: never.
+    public var rewriteEvery = 0
     /// Sizes that the volume gets in turn, each after so many operations.
     public var sizes: [ResizeTarget] = []
     public var resizeEvery = 0
@@ -77,6 +79,19 @@ public final class CrashRun {
         return options
     }
 
+    private func rewrite(_ files: FileSystem, _ number: Int) throws(FSError) {
+        _ = try files.deduplicate(memoryBytes: 64 << 10)
+        let settings: [CompressionSetting?] = [nil, CompressionSetting.none, .standard]
+        for inode in try files.regularFiles(below: [.root]) {
+            do throws(FSError) {
+                _ = try files.defragment(inode, compression: settings[number % settings.count])
+            } catch {
+                // Some are immutable, and small volumes are full at times.
+                guard error == .notPermitted || error == .noSpace else { throw error }
+            }
+        }
+    }
+
     /// Runs operations with a synchronisation now and then; the volume is left as if the power
     /// had gone, or closed.
     public func record(operations: Int, synchronizeEvery interval: Int, closes: Bool) throws {
@@ -108,6 +123,9 @@ public final class CrashRun {
                 try resize(volume, to: sizes[number / resizeEvery % sizes.count])
                 synchronized(inside.frozen)
                 if let failure = inside.failure { throw failure }
+            }
+            if !inside.isRunning, rewriteEvery > 0, number % rewriteEvery == 0 {
+                try rewrite(volume.fileSystem, number / rewriteEvery)
             }
             guard !inside.isRunning, number % interval == 0 else { return }
             inside.isExpected = true

@@ -15,7 +15,7 @@
 /// - Invariant: decoding writes no more than the record says, and never more than 128 KiB.
 extension FileMap {
     /// What compresses a file's new data.
-    struct Encoder {
+    struct Encoder: Sendable {
         var codec: any Codec
         var level: UInt8
     }
@@ -34,13 +34,13 @@ extension FileMap {
         _ extent: Extent, _ encoding: ExtentRecord.Encoding, first: Int,
         into target: MutableByteView, _ inode: InodeNumber
     ) throws(FSError) {
-        let stored = ByteBuffer(count: Int(encoding.storedBlocks) << 12)
+        let stored = ByteBuffer(unfilled: Int(encoding.storedBlocks) << 12)
         try readStored(extent, first: 0, into: stored.bytes, inode)
         let source = stored.view.slice(0, encoding.encodedBytes)
         let codec = volume.modules.codec(encoding.codec)
         let wholeCount = Int(encoding.wholeBlocks) << 12
         let isWhole = target.count == wholeCount
-        let buffer = isWhole ? nil : ByteBuffer(count: wholeCount)
+        let buffer = isWhole ? nil : ByteBuffer(unfilled: wholeCount)
         guard codec.decode(source, into: buffer?.bytes ?? target) else {
             reportDamage(inode, extent.block, "\(encoding.codec.name) data cannot be decoded")
             let error = FSError.corrupt(
@@ -62,7 +62,18 @@ extension FileMap {
         _ transaction: Transaction
     ) throws(FSError) -> [Extent] {
         try volume.enable(DiskFormat.Incompatible.encodedExtents)
-        let frame = DiskFormat.maximumEncodedBlocks
+        return try volume.buffers.with(source.count) { (buffer) throws(FSError) in
+            let pieces = EncodedPieces(block, source, encoder, buffer)
+            pieces.encode(volume.workers)
+            return try store(pieces, block, source, encoder, placement, transaction)
+        }
+    }
+
+    /// Writes what of a write's pieces has shrunk, and the rest as it is.
+    private func store(
+        _ pieces: EncodedPieces, _ block: UInt64, _ source: ByteView, _ encoder: Encoder,
+        _ placement: Placement, _ transaction: Transaction
+    ) throws(FSError) -> [Extent] {
         let count = UInt64(source.count >> 12)
         var placement = placement
         var fresh: [Extent] = []
@@ -74,23 +85,14 @@ extension FileMap {
             fresh += try store(block + plainStart, bytes, placement, transaction)
             placement.goal = fresh.last?.goal(for: block + end)
         }
-        var writes = AdjacentWrites(byteCount: source.count)
+        var writes = AdjacentWrites(pieces.buffer)
         func write(_ writes: inout AdjacentWrites) throws(FSError) {
             guard let (places, bytes) = writes.take() else { return }
             try writeHome(places, bytes, placement, transaction)
         }
-        var position: UInt64 = 0
-        while position < count {
-            let length = min(count - position, frame - (block + position) % frame)
-            let next = position + length
-            defer { position = next }
-            let target = writes.room(blocks: length)
-            let bytes = source.slice(Int(position << 12), Int(length << 12))
-            guard length >= 2,
-                let encoded = encoder.codec.encode(
-                    bytes, into: target.slice(0, bytes.count - DiskFormat.blockSize),
-                    level: encoder.level)
-            else { continue }
+        for index in 0..<pieces.count {
+            guard let encoded = pieces.encodedLength(index) else { continue }
+            let (position, length) = pieces.blocks(index)
             try storePlain(to: position)
             plainStart = position
             let stored = blocks(covering: UInt64(encoded))
@@ -105,18 +107,19 @@ extension FileMap {
                 continue
             }
             for index in 0..<places.count { transaction.publish(BlockRun(places[index], stored)) }
-            plainStart = next
+            plainStart = position + length
             let unused = Int(stored << 12) - encoded
+            let target = pieces.buffer.bytes.slice(Int(position << 12), Int(stored << 12))
             target.zero(encoded, unused)
+            let sums = sums(target.view)
             if !writes.isAdjacent(places) { try write(&writes) }
-            writes.add(places, blocks: stored)
+            writes.add(places, position: position, blocks: stored)
             fresh.append(
                 Extent(
                     block: block + position,
                     record: ExtentRecord(
                         blocks: UInt32(length), birth: transaction.epoch(in: volume),
-                        replicas: places, sumKind: volume.checksumKind,
-                        sums: sums(target.view.slice(0, Int(stored << 12))),
+                        replicas: places, sumKind: volume.checksumKind, sums: sums,
                         encoding: ExtentRecord.Encoding(
                             codec: encoder.codec.kind, storedBlocks: UInt32(stored),
                             wholeBlocks: UInt16(length), unusedBytes: UInt16(unused)))))
@@ -263,27 +266,77 @@ extension FileMap {
     }
 }
 
-/// Encoded data on its way to adjacent places, gathered so that it takes one write.
+/// The pieces of a write, cut where the file's offset is a multiple of 128 KiB, and what each is encoded.
+///
+/// Safe to share: each piece is encoded by one thread, into a place of its own.
+private final class EncodedPieces: @unchecked Sendable {
+    /// What was encoded, at the place that the piece has in the source.
+    let buffer: ByteBuffer
+    private let source: ByteView
+    private let encoder: FileMap.Encoder
+    /// Where pieces begin in the source, in blocks, and its end.
+    private var bounds: [UInt64] = [0]
+    /// A word for each piece; zero: not encoded.
+    private let lengths: ByteBuffer
+
+    /// - Parameter buffer: as long as the source, or longer.
+    init(
+        _ block: UInt64, _ source: ByteView, _ encoder: FileMap.Encoder, _ buffer: ByteBuffer
+    ) {
+        let (end, frame) = (UInt64(source.count >> 12), DiskFormat.maximumEncodedBlocks)
+        while let start = bounds.last, start < end {
+            bounds.append(min(end, start + frame - (block + start) % frame))
+        }
+        self.source = source
+        self.encoder = encoder
+        self.buffer = buffer
+        lengths = ByteBuffer(count: (bounds.count - 1) * 8)
+    }
+
+    var count: Int { bounds.count - 1 }
+    /// Where a piece begins in the source, and how long it is, in blocks.
+    func blocks(_ index: Int) -> (position: UInt64, length: UInt64) {
+        (bounds[index], bounds[index + 1] - bounds[index])
+    }
+    /// nil if it did not shrink by a block.
+    func encodedLength(_ index: Int) -> Int? {
+        let length = Int(lengths.view.u64(index * 8))
+        return length > 0 ? length : nil
+    }
+
+    func encode(_ workers: WorkerPool) { workers.forEach(count) { self.encode($0) } }
+
+    private func encode(_ index: Int) {
+        let (position, length) = blocks(index)
+        guard length >= 2 else { return }
+        let (start, bytes) = (Int(position << 12), Int(length << 12))
+        let encoded = encoder.codec.encode(
+            source.slice(start, bytes),
+            into: buffer.bytes.slice(start, bytes - DiskFormat.blockSize), level: encoder.level)
+        if let encoded { lengths.bytes.store(UInt64(encoded), at: index * 8) }
+    }
+}
+
+/// Encoded data on its way to adjacent places, moved together so that it takes one write.
 private struct AdjacentWrites {
     private let buffer: ByteBuffer
     private var places: ReplicaList?
     private var start = 0
     private var end = 0
 
-    init(byteCount: Int) { buffer = ByteBuffer(count: byteCount) }
-
-    /// Where the next data is put before it is added.
-    func room(blocks: UInt64) -> MutableByteView { buffer.bytes.slice(end, Int(blocks << 12)) }
+    init(_ buffer: ByteBuffer) { self.buffer = buffer }
 
     func isAdjacent(_ next: ReplicaList) -> Bool {
         guard let places else { return true }
         return places.advanced(by: UInt64((end - start) >> 12)) == next
     }
 
-    /// Adds what lies in `room`.
-    mutating func add(_ next: ReplicaList, blocks: UInt64) {
+    /// Adds what lies at a position of the buffer, behind all that was added before.
+    mutating func add(_ next: ReplicaList, position: UInt64, blocks: UInt64) {
         places = places ?? next
-        end += Int(blocks << 12)
+        let (from, count) = (Int(position << 12), Int(blocks << 12))
+        if from != end { buffer.bytes.move(from: from, to: end, count: count) }
+        end += count
     }
 
     /// What was added, and is to be written now.

@@ -29,8 +29,8 @@ public struct DeduplicationResult: Sendable {
 }
 
 extension FileSystem {
-    /// Deduplicates the files at and below `roots`, or all; the only memory that depends on their
-    /// number is that for the names below roots.
+    /// Deduplicates the files at and below `roots`, or all. Memory depends on nothing but
+    /// `memoryBytes` and the depth of directories.
     ///
     /// - Parameters:
     ///   - memoryBytes: for the table; at least 64 KiB.
@@ -40,7 +40,6 @@ extension FileSystem {
         isCancelled: () -> Bool = { false }, progress: (UInt64, UInt64) -> Void = { _, _ in }
     ) throws(FSError) -> DeduplicationResult {
         try volume.requireWritable()
-        let ranges = try ranges(of: roots)
         let table = CandidateTable(byteCount: memoryBytes)
         var result = DeduplicationResult()
         result.tableBytes = UInt64(table.byteCount)
@@ -49,37 +48,90 @@ extension FileSystem {
         result.passes = passes
         var done: UInt64 = 0
         let total = blocks * passes << 12
-        for pass in 0..<passes {
-            table.removeAll()
-            for range in ranges {
-                var position: Key? = range.lowerBound
-                while position != nil {
-                    if isCancelled() {
-                        result.isComplete = false
-                        return result
+        /// False if it was cancelled.
+        func goThrough(_ range: ClosedRange<Key>, _ pass: UInt64) throws(FSError) -> Bool {
+            var position: Key? = range.lowerBound
+            while position != nil {
+                if isCancelled() { return false }
+                for (inode, extent) in try nextExtents(&position, range.upperBound) {
+                    let held = UInt64(extent.record.storedBlocks) << 12
+                    if pass == 0 { result.scannedBytes += held }
+                    done += held
+                    try deduplicate(inode, extent, &result) { tag, place in
+                        guard tag % passes == pass else { return nil }
+                        return table.findOrInsert(tag / passes, place)
                     }
-                    for (inode, extent) in try nextExtents(&position, range.upperBound) {
-                        let held = UInt64(extent.record.storedBlocks) << 12
-                        if pass == 0 { result.scannedBytes += held }
-                        done += held
-                        try deduplicate(inode, extent, &result) { tag, place in
-                            guard tag % passes == pass else { return nil }
-                            return table.findOrInsert(tag / passes, place)
-                        }
-                    }
-                    progress(min(done, total), total)
                 }
+                progress(min(done, total), total)
+            }
+            return true
+        }
+        for pass in 0..<passes where result.isComplete {
+            table.removeAll()
+            if roots == [.root] {
+                let all = Key(1, .inode, 0)...Key(.max, ItemType(rawValue: .max), .max)
+                result.isComplete = try goThrough(all, pass)
+                continue
+            }
+            result.isComplete = try forEachRegularFile(below: roots) { (inode) throws(FSError) in
+                try goThrough(Key(inode, .extent)...Key(inode, .extent, .max), pass)
             }
         }
         return result
     }
 
-    /// Where the items of the files lie; all of the tree for the root.
-    private func ranges(of roots: [InodeNumber]) throws(FSError) -> [ClosedRange<Key>] {
-        if roots == [.root] {
-            return [Key(1, .inode, 0)...Key(.max, ItemType(rawValue: .max), .max)]
+    /// Goes through the regular files at and below some inodes, until `body` says false; one with several
+    /// names there comes as often. Returns what `body` said last.
+    private func forEachRegularFile(
+        below roots: [InodeNumber], _ body: (InodeNumber) throws(FSError) -> Bool
+    ) throws(FSError) -> Bool {
+        let batch = 64
+        for root in roots {
+            let kind = try record(of: root).kind
+            if kind == .regular, try !body(root) { return false }
+            guard kind == .directory else { continue }
+            /// The directories above, each with the last entry that was seen.
+            var path: [(directory: InodeNumber, cookie: UInt64)] = [(root, 0)]
+            var open: Set<UInt64> = [root.rawValue]
+            while let (directory, cookie) = path.last {
+                var entries: [(inode: InodeNumber, kind: FileKind, cookie: UInt64)] = []
+                do throws(FSError) {
+                    try readDirectory(directory, after: cookie, withAttributes: false) {
+                        entry, _ in
+                        entries.append((entry.inode, entry.kind, entry.cookie))
+                        return entries.count < batch
+                    }
+                } catch .stale {
+                    // It was removed meanwhile.
+                }
+                if entries.isEmpty {
+                    open.remove(directory.rawValue)
+                    path.removeLast()
+                }
+                for entry in entries {
+                    path[path.count - 1].cookie = entry.cookie
+                    if entry.kind == .regular, try !body(entry.inode) { return false }
+                    // Not "." and "..", and none twice, whatever a damaged tree says.
+                    guard entry.kind == .directory, entry.cookie > 2,
+                        try isChild(entry.inode, of: directory),
+                        open.insert(entry.inode.rawValue).inserted
+                    else { continue }
+                    path.append((entry.inode, 0))
+                    break
+                }
+            }
         }
-        return try regularFiles(below: roots).map { Key($0, .extent)...Key($0, .extent, .max) }
+        return true
+    }
+
+    private func isChild(
+        _ inode: InodeNumber, of directory: InodeNumber
+    ) throws(FSError) -> Bool {
+        do throws(FSError) {
+            return try record(of: inode).parent == directory.rawValue
+        } catch .stale {
+            return false
+        }
     }
 
     /// The regular files at and below some inodes, each once.

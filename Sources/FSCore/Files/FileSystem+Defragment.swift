@@ -1,13 +1,13 @@
 /// Writing files anew: in fewer extents, or compressed otherwise.
 ///
 /// - Invariant: neither contents nor times of a file change.
-/// - Invariant: blocks that others refer to are left alone: a copy would take space that sharing
-///   saves.
+/// - Invariant: blocks that others refer to, or that a snapshot has, are left alone: a copy would take
+///   space that sharing saves.
 
 /// What was done to a file.
 public struct DefragmentResult: Sendable {
     public var rewrittenBytes: UInt64 = 0
-    /// Left alone, since others refer to it.
+    /// Left alone, since others refer to it or a snapshot has it.
     public var sharedBytes: UInt64 = 0
     public var extentsBefore: UInt64 = 0
     public var extentsAfter: UInt64 = 0
@@ -100,7 +100,9 @@ extension FileSystem {
     }
 
     private func isShared(_ extents: [FileMap.Extent]) throws(FSError) -> Bool {
+        let epoch = try snapshotEpoch()
         for extent in extents {
+            if extent.record.birth <= epoch { return true }
             for index in 0..<extent.record.replicas.count
             where try !volume.shares(of: extent.record.storedRun(index)).isEmpty { return true }
         }

@@ -43,6 +43,20 @@ extension FileSystem {
         try record(of: inode).attributes(inode)
     }
 
+    /// What is best written or read at a time, in bytes (`st_blksize`): of what is compressed as much as
+    /// keeps several processors busy.
+    package func preferredByteCount(of attributes: Attributes) -> UInt32 {
+        let flags = attributes.flags & InodeFlags.compression
+        let isCompressed =
+            flags == 0
+            ? volume.compression.inodeFlags == InodeFlags.compressed
+            : flags == InodeFlags.compressed
+        guard isCompressed, attributes.mode & ModeBits.kind == FileKind.regular.modeBits else {
+            return UInt32(DiskFormat.blockSize)
+        }
+        return UInt32(4 * DiskFormat.maximumEncodedBlocks) << 12
+    }
+
     /// chmod, chown, utimensat and truncate in one.
     public func setAttributes(
         of inode: InodeNumber, _ changes: AttributeChanges

@@ -14,6 +14,8 @@ public struct FileExtent: Sendable {
     public var isPromised: Bool
     /// The most references that any block of it has; 0 of a promise.
     public var references: UInt32
+    /// A snapshot has it, too.
+    public var isInSnapshot: Bool
 }
 
 /// What a set of files holds.
@@ -26,6 +28,8 @@ public struct SpaceUsage: Sendable {
     public var storedBytes: UInt64 = 0
     /// Of it, what would be freed if all of the files were deleted.
     public var exclusiveBytes: UInt64 = 0
+    /// Of it, what only snapshots would keep.
+    public var snapshotBytes: UInt64 = 0
     /// Of the logical bytes, those that are encoded, and what is stored for them.
     public var encodedBytes: UInt64 = 0
     public var encodedStoredBytes: UInt64 = 0
@@ -41,6 +45,7 @@ extension FileSystem {
         try locks.shared(inode) { () throws(FSError) in
             let record = try record(of: inode)
             guard record.kind == .regular else { throw .invalidArgument }
+            let epoch = try snapshotEpoch()
             var result: [FileExtent] = []
             for extent in try fileMap.extents(inode, offset >> 12..<1 << 52, limit: limit) {
                 var references: UInt32 = extent.record.kind == .data ? 1 : 0
@@ -57,7 +62,8 @@ extension FileSystem {
                             extent.record.replicas[$0].block << 12
                         },
                         codec: extent.record.encoding?.codec,
-                        isPromised: extent.record.kind == .promised, references: references))
+                        isPromised: extent.record.kind == .promised, references: references,
+                        isInSnapshot: extent.record.kind == .data && extent.record.birth <= epoch))
             }
             return result
         }
@@ -71,7 +77,8 @@ extension FileSystem {
         of roots: [InodeNumber], isCancelled: () -> Bool = { false }
     ) throws(FSError) -> SpaceUsage {
         var usage = SpaceUsage()
-        var shared: [(at: UInt64, delta: Int64)] = []
+        var shared: [Edge] = []
+        let epoch = try snapshotEpoch()
         for inode in try regularFiles(below: roots) {
             if isCancelled() {
                 usage.isComplete = false
@@ -81,16 +88,30 @@ extension FileSystem {
                 let record = try record(of: inode)
                 usage.files += 1
                 if record.content == .inline { usage.logicalBytes += record.size }
-                try add(inode, to: &usage, &shared)
+                try add(inode, to: &usage, &shared, epoch)
             } catch .stale { continue }
         }
         try settle(shared, &usage)
         return usage
     }
 
+    /// What was born until then a snapshot has, too, and keeps when a file drops it.
+    func snapshotEpoch() throws(FSError) -> BirthEpoch {
+        try volume.reading { tree.parentEpoch }
+    }
+
+    /// Where a reference to shared blocks begins or ends.
+    private struct Edge {
+        var at: UInt64
+        /// 1 or -1.
+        var references: Int64
+        /// The same for references that a snapshot has, too.
+        var kept: Int64
+    }
+
     private func add(
-        _ inode: InodeNumber, to usage: inout SpaceUsage,
-        _ shared: inout [(at: UInt64, delta: Int64)]
+        _ inode: InodeNumber, to usage: inout SpaceUsage, _ shared: inout [Edge],
+        _ epoch: BirthEpoch
     ) throws(FSError) {
         var block: UInt64 = 0
         let limit = 512
@@ -100,6 +121,7 @@ extension FileSystem {
             }
             for extent in found where extent.record.kind == .data && extent.block >= block {
                 let length = UInt64(extent.record.blocks) << 12
+                let isKept = extent.record.birth <= epoch
                 usage.logicalBytes += length
                 if extent.record.encoding != nil {
                     usage.encodedBytes += length
@@ -109,10 +131,13 @@ extension FileSystem {
                     let run = extent.record.storedRun(index)
                     if try volume.shares(of: run).isEmpty {
                         usage.storedBytes += run.count << 12
-                        usage.exclusiveBytes += run.count << 12
+                        usage.exclusiveBytes += isKept ? 0 : run.count << 12
+                        usage.snapshotBytes += isKept ? run.count << 12 : 0
                     } else {
-                        shared.append((run.start.rawValue, 1))
-                        shared.append((run.start.rawValue + run.count, -1))
+                        let start = run.start.rawValue
+                        shared.append(Edge(at: start, references: 1, kept: isKept ? 1 : 0))
+                        shared.append(
+                            Edge(at: start + run.count, references: -1, kept: isKept ? -1 : 0))
                     }
                 }
             }
@@ -121,11 +146,11 @@ extension FileSystem {
         }
     }
 
-    /// Counts blocks with several references once, and as exclusive if all of these were met.
-    private func settle(
-        _ shared: [(at: UInt64, delta: Int64)], _ usage: inout SpaceUsage
-    ) throws(FSError) {
+    /// Counts blocks with several references once; if all of these were met, as exclusive, or as what
+    /// only snapshots keep.
+    private func settle(_ shared: [Edge], _ usage: inout SpaceUsage) throws(FSError) {
         var met: Int64 = 0
+        var kept: Int64 = 0
         var position: UInt64 = 0
         for edge in shared.sorted(by: { $0.at < $1.at }) {
             if met > 0, edge.at > position {
@@ -134,10 +159,16 @@ extension FileSystem {
                 try Volume.forEachRun(position..<edge.at, shares) { (part, references) in
                     let bytes = UInt64(part.count) << 12
                     usage.storedBytes += bytes
-                    if met >= Int64(references) { usage.exclusiveBytes += bytes }
+                    guard met >= Int64(references) else { return }
+                    if kept == 0 {
+                        usage.exclusiveBytes += bytes
+                    } else {
+                        usage.snapshotBytes += bytes
+                    }
                 }
             }
-            met += edge.delta
+            met += edge.references
+            kept += edge.kept
             position = edge.at
         }
     }

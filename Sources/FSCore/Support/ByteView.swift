@@ -129,22 +129,27 @@ public struct MutableByteView {
     @inlinable public func zeroAll() { zero(0, count) }
 }
 
-/// Owned, page-aligned, zeroed memory: what device reads and writes use.
+/// Owned, page-aligned memory: what device reads and writes use.
 @safe
 public final class ByteBuffer: @unchecked Sendable {
     public let bytes: MutableByteView
     @inlinable public var view: ByteView { bytes.view }
     @inlinable public var count: Int { bytes.count }
 
-    public init(count: Int) {
+    /// Zeroed.
+    public convenience init(count: Int) {
+        self.init(unfilled: count)
+        bytes.zeroAll()
+    }
+    /// For those who write all that they read: what is in it is anything.
+    init(unfilled count: Int) {
         let memory = UnsafeMutableRawPointer.allocate(byteCount: max(count, 1), alignment: 4096)
         unsafe bytes = MutableByteView(base: memory, count: count)
-        bytes.zeroAll()
     }
     deinit { unsafe bytes.base.deallocate() }
 
     public convenience init(copying source: ByteView) {
-        self.init(count: source.count)
+        self.init(unfilled: source.count)
         bytes.copy(source)
     }
 }

@@ -78,6 +78,10 @@ public final class Volume: @unchecked Sendable {
     let wasCleanlyUnmounted: Bool
     /// What was written lately, for files that share equal data.
     let recentContents: RecentContents
+    /// Encode large writes.
+    let workers = WorkerPool()
+    /// What they encode into.
+    let buffers = BufferPool()
     /// Of files that say nothing else: as the mount says, or else the volume.
     let compression: CompressionSetting
     /// Incompatible features for the next superblock. Guarded by `stateLock`.

@@ -111,7 +111,8 @@ enum CommandTable {
     private static let usage = CommandSpec(
         name: "usage", summary: "show what files hold: logical, stored, shared, compressed",
         notes: [
-            "Blocks with several references count once; exclusive is what deleting would free."
+            "Blocks with several references count once; exclusive is what deleting would free, in",
+            "snapshots what only they would keep.",
         ],
         options: [.json, .exact], operands: livePaths,
         examples: [Example("aegisfs usage mnt/photos", "all below a directory")],
@@ -120,7 +121,8 @@ enum CommandTable {
     private static let defragment = CommandSpec(
         name: "defragment", summary: "write files anew, in fewer extents or compressed otherwise",
         notes: [
-            "What files share is left alone, since a copy would take the space that sharing saves.",
+            "What files share, or a snapshot has, is left alone: a copy would take the space that",
+            "sharing saves.",
             "\(CompressionSetting.forms).",
         ],
         options: [.rewriteCompression, .json, .progress, .quiet], operands: livePaths,
@@ -132,8 +134,9 @@ enum CommandTable {
     private static let dedup = CommandSpec(
         name: "dedup", summary: "find equal blocks of files and let the files share them",
         notes: [
-            "PATHs are from the volume's root; without any all files are gone through. Bytes are",
-            "compared before anything is shared. What is done stays when it is interrupted.",
+            "PATHs are from the volume's root, or on the mount; without any all files are gone",
+            "through. Bytes are compared before anything is shared. What is done stays when it is",
+            "interrupted.",
         ],
         options: [.memory, .json, .exact, .progress, .quiet],
         operands: [

@@ -11,6 +11,7 @@ struct ExtentDocument: Codable, Sendable {
     /// `plain`, `promised` or the codec.
     var codec: String
     var references: UInt32
+    var isInSnapshot: Bool
 
     init(_ extent: FileExtent) {
         offsetBytes = extent.offset
@@ -19,15 +20,18 @@ struct ExtentDocument: Codable, Sendable {
         deviceBytes = extent.places
         codec = extent.codec?.name ?? (extent.isPromised ? "promised" : "plain")
         references = extent.references
+        isInSnapshot = extent.isInSnapshot
     }
 }
 
+/// What is stored is exclusive, or shared with other files, or kept by snapshots only.
 struct UsageDocument: Codable, Sendable {
     var files: UInt64
     var logicalBytes: UInt64
     var storedBytes: UInt64
     var exclusiveBytes: UInt64
     var sharedBytes: UInt64
+    var snapshotBytes: UInt64
     var encodedBytes: UInt64
     var encodedStoredBytes: UInt64
     var isComplete: Bool
@@ -37,7 +41,8 @@ struct UsageDocument: Codable, Sendable {
         logicalBytes = usage.logicalBytes
         storedBytes = usage.storedBytes
         exclusiveBytes = usage.exclusiveBytes
-        sharedBytes = usage.storedBytes - usage.exclusiveBytes
+        sharedBytes = usage.storedBytes - usage.exclusiveBytes - usage.snapshotBytes
+        snapshotBytes = usage.snapshotBytes
         encodedBytes = usage.encodedBytes
         encodedStoredBytes = usage.encodedStoredBytes
         isComplete = usage.isComplete
@@ -87,9 +92,33 @@ enum FileRequests {
     static let memoryRange: ClosedRange<UInt64> = 64 << 10...512 << 20
     static let defaultMemory: UInt64 = 256 << 20
 
+    /// - Parameter target: the volume, for messages.
     static func perform(
-        _ request: ControlRequest, _ fileSystem: FileSystem, _ reply: inout ControlReply,
-        isCancelled: () -> Bool, progress: (ProgressReporter.Step) -> Void
+        _ request: ControlRequest, _ fileSystem: FileSystem, _ target: String,
+        _ reply: inout ControlReply, isCancelled: () -> Bool,
+        progress: (ProgressReporter.Step) -> Void
+    ) throws(Failure) {
+        var roots: [InodeNumber] = []
+        for path in request.command == .dedup ? request.paths ?? ["/"] : [] {
+            do throws(FSError) { roots.append(try fileSystem.inode(at: path)) } catch {
+                guard error == .noSuchEntry || error == .notDirectory else {
+                    throw Failure(error, target: target)
+                }
+                throw Failure(
+                    .notFound, .targetMissing, "\(path): no such file on \(target)",
+                    hint: "PATH begins at the root of the volume")
+            }
+        }
+        do throws(FSError) {
+            try perform(
+                request, roots, fileSystem, &reply, isCancelled: isCancelled, progress: progress)
+        } catch { throw Failure(error, target: target) }
+    }
+
+    private static func perform(
+        _ request: ControlRequest, _ roots: [InodeNumber], _ fileSystem: FileSystem,
+        _ reply: inout ControlReply, isCancelled: () -> Bool,
+        progress: (ProgressReporter.Step) -> Void
     ) throws(FSError) {
         let inodes = (request.inodes ?? []).map { InodeNumber($0) }
         switch request.command {
@@ -106,8 +135,6 @@ enum FileRequests {
             reply.defragment = try defragment(
                 request, inodes, fileSystem, isCancelled: isCancelled, progress: progress)
         case .dedup:
-            var roots: [InodeNumber] = []
-            for path in request.paths ?? ["/"] { roots.append(try fileSystem.inode(at: path)) }
             let memory = request.memoryBytes ?? defaultMemory
             guard memoryRange.contains(memory) else { throw .invalidArgument }
             reply.dedup = DedupDocument(
@@ -154,6 +181,7 @@ enum FileRequests {
 struct LivePath {
     var mount: LiveMount
     var inode: UInt64
+    var isRegular: Bool
 
     init(_ path: String) throws(Failure) {
         guard let status = fileStatus(path, followLinks: false) else {
@@ -161,13 +189,20 @@ struct LivePath {
         }
         let device = DeviceIdentity.number(UInt64(status.st_dev))
         let entry = MountTable.current()?.entries.last { $0.isAegisFS && $0.device == device }
-        guard let entry, let mount = LiveMount.of(entry) else {
+        guard let entry else {
             throw Failure(
                 .notFound, .notMounted, "\(path) is on no mounted AegisFS volume",
                 hint: "'aegisfs status' lists what is mounted")
         }
+        guard let mount = LiveMount.of(entry) else { throw Target.unreachable(path, entry) }
+        guard UInt64(status.st_ino) < InodeNumber.limit else {
+            throw Failure(
+                .failed, .wrongKindOfTarget, "\(path) is in a snapshot, which is left as it is",
+                hint: "name a file of the volume itself")
+        }
         self.mount = mount
         inode = UInt64(status.st_ino)
+        isRegular = status.isRegular
     }
 
     /// Several paths, which must be on one mount.

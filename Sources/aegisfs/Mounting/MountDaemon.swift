@@ -24,6 +24,8 @@ final class MountDaemon: ControlService {
     private let scrubs: ScrubService
     private let showsSnapshot: Bool
     let showsDefaultHead: Bool
+    /// Of a snapshot or another head; nil: those of the default head, which a rollback replaces.
+    private let otherFiles: FileSystem?
     private let log: @Sendable (String) -> Void
 
     /// Opens and mounts. Signals that end the daemon must be blocked already.
@@ -37,6 +39,7 @@ final class MountDaemon: ControlService {
         showsSnapshot = plan.options.files?.isSnapshot == true
         showsDefaultHead = plan.options.files == nil
         let files = try Self.files(of: volume, plan)
+        otherFiles = showsDefaultHead ? nil : files
         let status = volume.status()
         guard let identity = DeviceIdentity(path: plan.target) else {
             throw Target.missing(plan.target, errno)
@@ -221,6 +224,12 @@ final class MountDaemon: ControlService {
         if request.command == .scrub {
             return try scrub(request, record.device, isCancelled, progress)
         }
+        if [.extents, .usage, .defragment, .dedup].contains(request.command) {
+            try FileRequests.perform(
+                request, otherFiles ?? volume.fileSystem, record.device, &reply,
+                isCancelled: isCancelled, progress: progress)
+            return reply
+        }
         if request.command == .snapshot {
             reply.snapshot = try changeSnapshots(request.snapshot)
             return reply
@@ -259,11 +268,7 @@ final class MountDaemon: ControlService {
                         progress: { progress(ProgressReporter.Step(trim: $0)) }))
             case .mounts:
                 reply.mounts = [record]
-            case .extents, .usage, .defragment, .dedup:
-                try FileRequests.perform(
-                    request, volume.fileSystem, &reply, isCancelled: isCancelled,
-                    progress: progress)
-            case .snapshot, .stream: break
+            case .extents, .usage, .defragment, .dedup, .snapshot, .stream: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }

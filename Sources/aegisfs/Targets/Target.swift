@@ -55,11 +55,11 @@ enum Target: Sendable {
     }
 
     /// There is a mount, but no daemon that this user may talk to.
-    private static func unreachable(_ path: String, _ mount: MountTable.Entry) -> Failure {
+    static func unreachable(_ path: String, _ mount: MountTable.Entry) -> Failure {
         if isDead(mount) {
             return Failure(
                 .failed, .endedUncleanly, "the daemon of the mount on \(path) has died",
-                hint: "'aegisfs umount \(path)' clears it away; then mount again")
+                hint: "'aegisfs umount \(mount.mountpoint)' clears it away; then mount again")
         }
         return Failure(
             .failed, .controlUnreachable, "the daemon of the mount on \(path) cannot be reached",

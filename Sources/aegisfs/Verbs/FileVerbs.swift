@@ -11,6 +11,11 @@ enum FileVerbs {
     static func extents(_ arguments: Arguments) throws(Failure) -> ExitCode {
         let path = arguments.operands[0]
         let place = try LivePath(path)
+        guard place.isRegular else {
+            throw Failure(
+                .failed, .wrongKindOfTarget, "\(path) is not a regular file, and has no extents",
+                hint: "'aegisfs usage \(path)' shows what files below a directory hold")
+        }
         var all: [ExtentDocument] = []
         while true {
             var request = ControlRequest(command: .extents)
@@ -35,11 +40,16 @@ enum FileVerbs {
             table.add([
                 "\(extent.offsetBytes)", arguments.size(extent.lengthBytes),
                 places.isEmpty ? "-" : places, arguments.size(extent.storedBytes), extent.codec,
-                extent.references > 1 ? "\(extent.references), shared" : "exclusive",
+                sharing(extent),
             ])
         }
         Terminal.output(table.text(header: !arguments.has(.noHeader)))
         return .done
+    }
+
+    private static func sharing(_ extent: ExtentDocument) -> String {
+        let files = extent.references > 1 ? "\(extent.references), shared" : "exclusive"
+        return extent.isInSnapshot ? "\(files), in a snapshot" : files
     }
 
     static func usage(_ arguments: Arguments) throws(Failure) -> ExitCode {
@@ -62,6 +72,7 @@ enum FileVerbs {
             table.add(["stored", arguments.size(usage.storedBytes)])
             table.add(["  exclusive", arguments.size(usage.exclusiveBytes)])
             table.add(["  shared", arguments.size(usage.sharedBytes)])
+            table.add(["  in snapshots", arguments.size(usage.snapshotBytes)])
             table.add(["compressed", arguments.size(usage.encodedBytes)])
             table.add(["  to", arguments.size(usage.encodedStoredBytes)])
             table.add(["ratio", ratio])
@@ -88,7 +99,9 @@ enum FileVerbs {
         } else if !arguments.isQuiet {
             let left =
                 document.sharedBytes == 0
-                ? "" : "; \(arguments.size(document.sharedBytes)) are shared and left alone"
+                ? ""
+                : "; \(arguments.size(document.sharedBytes)) are shared with other files or "
+                    + "snapshots, and left alone"
             Terminal.output(
                 "\(document.files) files: \(arguments.size(document.rewrittenBytes)) rewritten, "
                     + "\(document.extentsBefore) extents now \(document.extentsAfter)\(left)\n")
@@ -128,25 +141,45 @@ enum FileVerbs {
         _ path: String, _ request: ControlRequest, _ stop: Stop,
         _ progress: (ProgressReporter.Step) -> Void
     ) throws(Failure) -> ControlReply {
-        switch try Target.resolve(path) {
+        let target: Target
+        do throws(Failure) { target = try Target.resolve(path) } catch {
+            if error.id == .notMounted, let place = try? LivePath(path) {
+                let mountpoint = place.mount.record.mountpoint
+                throw Failure(
+                    .notFound, .notMounted, "\(path) is a part of the volume on \(mountpoint)",
+                    hint: "'aegisfs dedup \(mountpoint) \(path)' goes through that part")
+            }
+            throw error
+        }
+        switch target {
         case .live(let mount):
+            var request = request
+            request.paths = request.paths?.map { onVolume($0, mount.record.mountpoint) }
             return try ControlClient.send(request, to: mount, progress: progress)
         case .offline:
             let (device, volume) = try DeviceAccess.openVolume(changing: path)
             stop.begin()
             defer { device.close() }
             var reply = ControlReply.done
-            do throws(FSError) {
+            do throws(Failure) {
                 try FileRequests.perform(
-                    request, volume.fileSystem, &reply, isCancelled: { stop.isRequested },
-                    progress: progress)
+                    request, volume.fileSystem, path, &reply,
+                    isCancelled: { stop.isRequested }, progress: progress)
             } catch {
                 try? volume.close()
-                throw Failure(error, target: path)
+                throw error
             }
             do throws(FSError) { try volume.close() } catch { throw Failure(error, target: path) }
             return reply
         }
+    }
+
+    /// A path that is one of the mount, seen from the volume's root; others are meant so already.
+    private static func onVolume(_ path: String, _ mountpoint: String) -> String {
+        guard path.hasPrefix("/"), let resolved = Paths.resolve(path),
+            Paths.isInside(resolved, mountpoint)
+        else { return path }
+        return "/" + String(decoding: resolved.utf8.dropFirst(mountpoint.utf8.count), as: UTF8.self)
     }
 
     /// Shows progress, and on a signal says how far it was: what was done until then stays.
