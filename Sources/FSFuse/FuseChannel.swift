@@ -17,6 +17,7 @@ internal import Synchronization
 
 final class FuseChannel: Sendable {
     let fileSystem: FileSystem
+    private let activity: ForegroundActivity
     /// Use the kernel's writeback cache.
     let writeback: Bool
     private let log: @Sendable (String) -> Void
@@ -33,6 +34,7 @@ final class FuseChannel: Sendable {
         whenReady: @escaping @Sendable () -> Void
     ) {
         self.fileSystem = fileSystem
+        activity = fileSystem.activity
         self.writeback = writeback
         self.log = log
         self.whenReady = whenReady
@@ -100,6 +102,7 @@ final class FuseChannel: Sendable {
     ///
     /// - Returns: its length for libfuse.
     private func receive(_ message: MutableByteView) -> Int {
+        activity.note()
         let thread = thread
         thread.pointee.notes = FuseRequestNotes()
         if FuseRequestMessage.opcode(message) == FuseOpcode.initialize {

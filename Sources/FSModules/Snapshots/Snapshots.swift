@@ -338,10 +338,16 @@ extension Snapshots {
     /// The files of a snapshot, which are only read; throws `.noSuchEntry` without such a snapshot. Once
     /// it is deleted every call of theirs throws `.stale`.
     public func files(of name: [UInt8]) throws(FSError) -> FileSystem {
+        try snapshot(named: name).files
+    }
+
+    public func snapshot(
+        named name: [UInt8]
+    ) throws(FSError) -> (id: UInt64, files: FileSystem) {
         guard let node = node(named: name), node.record.kind == .snapshot else {
             throw .noSuchEntry
         }
-        return try openFiles(node.record.id) { () throws(FSError) in
+        let files = try openFiles(node.record.id) { () throws(FSError) in
             try volume.shareLock.withLock { () throws(FSError) in
                 guard let now = self.node(node.record.id), !now.record.isDeleted else {
                     throw .noSuchEntry
@@ -351,5 +357,6 @@ extension Snapshots {
                 return try volume.files(ofRoot: root, record)
             }
         }
+        return (node.record.id, files)
     }
 }
