@@ -21,6 +21,7 @@ final class FuseChannel: Sendable {
     let gate = FuseGate()
     /// What is below `.snapshots`; nil if the mount does not show it.
     let snapshots: FuseSnapshotNodes?
+    private let activity: ForegroundActivity
     /// Use the kernel's writeback cache.
     let writeback: Bool
     private let log: @Sendable (String) -> Void
@@ -41,6 +42,7 @@ final class FuseChannel: Sendable {
         head = FuseHead(fileSystem, tags)
         let tags = tags
         self.snapshots = snapshots.map { FuseSnapshotNodes($0, tags) }
+        activity = fileSystem.activity
         self.writeback = writeback
         self.log = log
         self.whenReady = whenReady
@@ -144,6 +146,7 @@ final class FuseChannel: Sendable {
         let count = Glibc.read(descriptor, buffer, capacity)
         guard count >= FuseRequestMessage.headerLength else { return count }
         gate.enter(thread)
+        activity.note()
         let message = MutableByteView(base: buffer, count: count)
         thread.pointee.notes = FuseRequestNotes()
         if FuseRequestMessage.opcode(message) == FuseOpcode.initialize {

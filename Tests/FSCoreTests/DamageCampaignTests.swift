@@ -29,7 +29,9 @@ import Testing
             total += damaged.count
             do {
                 try examine(image, damaged)
-            } catch { Issue.record("seed \(seed), variant \(variant): \(error)") }
+            } catch {
+                Issue.record("seed \(seed), variant \(variant): \(error); damaged: \(damaged)")
+            }
         }
         print("damage campaign, variant \(variant): \(total) places")
     }

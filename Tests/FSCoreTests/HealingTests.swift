@@ -143,6 +143,21 @@ import Testing
         try expectClean()
     }
 
+    /// A node begins with a copy of its sum, which no sum covers.
+    @Test func everyByteOfANodeIsVerified() throws {
+        let leaf = try leaves()[1].replicas[1].block
+        for byte in [0, 3, 4, 31, 32, 16383] {
+            spoil(leaf + UInt64(byte / 4096), byte % 4096 * 8 + 5)
+            #expect(try !Checker.check(device, modules: .standard).isClean, "byte \(byte)")
+            let volume = try open()
+            let record = try Scrubber.run(
+                volume, .init(), command: { .goOn }, progress: { _ in })
+            #expect(record.found == 1 && record.healed == 1, "byte \(byte): \(record)")
+            try volume.close()
+        }
+        try expectClean()
+    }
+
     @Test func bitmapBlocksAreHealedOnRead() throws {
         let superblock = try SuperblockStore.newest(device, modules: .standard)
         let layout = DiskLayout(blockCount: superblock.blockCount)

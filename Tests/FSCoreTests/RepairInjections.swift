@@ -327,8 +327,7 @@ struct Injection: Sendable {
 
     private static let others = [
         items(
-            .snapshotRecordBad, needsSnapshots: true,
-            cannotBeRepaired: "the record is the only thing that leads to the snapshot's tree"
+            .snapshotRecordBad, needsSnapshots: true
         ) { try $0.edit(volume: .snapshot) { $0[0] = 9 } },
         items(.snapshotTreeWrong, needsSnapshots: true) { damage in
             let label = try damage.volumeItems(.snapshotLabel)[0]

@@ -67,11 +67,9 @@ import Testing
         }
     }
 
-    /// Damage of nodes that a snapshot has, too, and keeps; and extents of a head that say that they are
-    /// older than its snapshot, which has not got them: no deadlist can say so.
+    /// Damage of nodes that a snapshot has, too, and keeps.
     private static let ofSharedNodes: Set<CheckIssue> = [
-        .nodeUnreadable, .nodeSharedTwice, .keysOutOfRange, .blockUsedTwice, .addressBeyondEnd,
-        .contentOfWrongKind, .extentsOverlap,
+        .nodeUnreadable, .nodeSharedTwice, .keysOutOfRange,
     ]
 
     /// A repair that is tried in memory says what the real one does, and changes nothing.

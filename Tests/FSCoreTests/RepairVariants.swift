@@ -194,6 +194,16 @@ extension Injection {
                 Key(0, .segment, key.offset), SegmentRecord(segment: 2, owner: 3).encoded(),
                 tree: .volume)
         },
+        items(.snapshotRecordBad, needsSnapshots: true) {
+            // Everything but where the tree is, and when it was.
+            try $0.edit(volume: .snapshot) { record in
+                for byte in [1, 2, 5, 43, 45, 54, 140] { record[byte] = 0xEE }
+            }
+        },
+        items(
+            .snapshotRecordBad, needsSnapshots: true,
+            cannotBeRepaired: "the root is the only thing that leads to the snapshot's tree"
+        ) { try $0.edit(volume: .snapshot) { for byte in 144..<176 { $0[byte] ^= 0x5A } } },
         items(.headCountsWrong, needsSnapshots: true) {
             let clone = try $0.volumeItems(.snapshot).last
             var (key, value) = try #require(clone)

@@ -8,20 +8,6 @@ internal import Glibc
 internal import Testing
 
 @Suite(.serialized) struct RepairCommandTests {
-    private func expect(
-        _ result: ProcessResult, _ code: Int32, _ words: String...,
-        sourceLocation: SourceLocation = #_sourceLocation
-    ) {
-        #expect(
-            result.exitCode == code, "\(result.output)\(result.errors)",
-            sourceLocation: sourceLocation)
-        for word in words {
-            #expect(
-                (result.output + result.errors).contains(word),
-                "no '\(word)' in \(result.output)\(result.errors)", sourceLocation: sourceLocation)
-        }
-    }
-
     private func open<R>(_ path: String, _ body: (Volume) throws -> R) throws -> R {
         let device = try FileBlockDevice(path: path, access: .readWrite)
         defer { device.close() }
@@ -105,6 +91,62 @@ internal import Testing
                 #expect(names.count == 1 && names[0].hasPrefix("#"))
             }
             expect(try AegisCommand.run("check", "--yes", image), 2, "--repair")
+        }
+    }
+
+    /// With every checksum, and where nothing more fits.
+    @Test(arguments: ["crc32c", "xxh3", "sha256"], [false, true])
+    func whateverTheVolumeIs(checksum: String, isFull: Bool) throws {
+        try withVolume(size: "64M") { volume, _ in
+            let image = volume.target
+            try AegisCommand.require(
+                "format", "--force", "--quiet", "--checksum", checksum, image)
+            try fill(image, files: 40)
+            if isFull { try fillUp(image) }
+            try damage(image)
+            expect(try AegisCommand.run("check", image), 3, "AEGIS-1308", "AEGIS-1303")
+            expect(
+                try AegisCommand.run("check", "--repair", "--yes", image), 4, "repaired",
+                "lost+found")
+            expect(try AegisCommand.run("check", image), 0, "clean")
+            expect(try AegisCommand.run("scrub", image), 0, "no errors")
+        }
+    }
+
+    /// A file takes all that writes may take.
+    private func fillUp(_ path: String) throws {
+        try open(path) { volume in
+            let made = try Array("filler".utf8).withView {
+                try volume.fileSystem.create($0, in: .root, NewInode(mode: 0o100644))
+            }
+            var position: UInt64 = 0
+            for size in [1 << 20, 4096] {
+                let piece = [UInt8](repeating: 7, count: size)
+                while let count = try? piece.withView({
+                    try volume.fileSystem.write(made.inode, at: position, $0)
+                }) {
+                    position += UInt64(count)
+                }
+            }
+            volume.fileSystem.release(made.inode, count: 1)
+            #expect(position > 16 << 20)
+        }
+    }
+
+    @Test(.enabled(if: TestMachine.canLoop)) func aLoopDeviceIsRepaired() throws {
+        try withLoopDevice(size: "64M") { device, folder in
+            let volume = try MountedVolume(device: device, in: folder)
+            defer { volume.cleanUp() }
+            try fill(device, files: 40)
+            try damage(device)
+            expect(try AegisCommand.run("check", "--repair", device), 13, "AEGIS-0253")
+            expect(try AegisCommand.run("check", "--repair", "--yes", device), 4, "repaired")
+            expect(try AegisCommand.run("check", device), 0, "clean")
+            try volume.mount()
+            try require([
+                "/bin/sh", "-c", "test $(ls '\(volume.directory.path)/lost+found' | wc -l) = 1",
+            ])
+            try volume.unmount()
         }
     }
 

@@ -24,20 +24,6 @@ internal import Testing
     private func scrub(_ arguments: String...) throws -> ProcessResult {
         try run([try AegisCommand.requirePath(), "scrub"] + arguments, seconds: 300)
     }
-    private func expect(
-        _ result: ProcessResult, _ code: Int32, _ words: String...,
-        sourceLocation: SourceLocation = #_sourceLocation
-    ) {
-        #expect(
-            result.exitCode == code, "\(result.output)\(result.errors)",
-            sourceLocation: sourceLocation)
-        for word in words {
-            #expect(
-                (result.output + result.errors).contains(word),
-                "no '\(word)' in \(result.output)\(result.errors)", sourceLocation: sourceLocation)
-        }
-    }
-
     /// A mounted volume with a file in two copies and one in one.
     private func fill(_ volume: MountedVolume) throws {
         try volume.mount()

@@ -30,6 +30,28 @@ internal import Testing
         return columns.count > 5 ? columns[4..<(columns.count - 1)].joined(separator: " ") : nil
     }
 
+    /// A daemon that was stopped answers nobody: everybody is told so soon, and it goes on afterwards.
+    @Test(.enabled(if: TestMachine.canMount)) func aStoppedDaemonIsTold() throws {
+        try withVolume(size: "64M") { volume, _ in
+            try volume.mount()
+            let shown = try AegisCommand.require("status", "--json", volume.target)
+            let pid = try #require(shown.firstMatch(of: /"pid":(\d+)/).flatMap { Int32($0.1) })
+            kill(pid, SIGSTOP)
+            defer { kill(pid, SIGCONT) }
+            for target in [volume.target, volume.directory.path, volume.directory.path + "/"] {
+                for verb in ["status", "scrub", "check", "sync"] {
+                    let result = try AegisCommand.run(verb, target, seconds: 60)
+                    expect(
+                        result, 1, "the daemon (pid \(pid)) is stopped", "kill -CONT", "AEGIS-")
+                }
+            }
+            #expect(try health(volume.target) == "no answer")
+            kill(pid, SIGCONT)
+            try status(volume.directory.path, 0)
+            try volume.unmount()
+        }
+    }
+
     @Test(.enabled(if: TestMachine.canMount)) func aDamagedSuperblockCopyIsShown() throws {
         try withVolume(size: "64M") { volume, _ in
             let file = ImageFile(volume.target)

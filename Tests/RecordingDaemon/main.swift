@@ -12,6 +12,11 @@
 ///     image POSITION KIND SEED FILE    KIND: nothing, everything or subset of what was in flight
 ///
 /// The end of standard input ends it, so that it does not outlive the test.
+///
+///     aegisfs-recorder crc32c|none FILE DIRECTORY
+///
+/// formats FILE instead and mounts it, with checksums or with ones that say nothing, to measure what they
+/// cost; it remembers nothing.
 import FSCore
 import FSFuse
 import FSModules
@@ -108,11 +113,36 @@ final class Recorder: @unchecked Sendable {
     }
 }
 
+/// Serves a volume in a file until standard input ends.
+func serve(_ path: String, on directory: String, _ modules: ModuleSet) throws {
+    let device = try FileBlockDevice(path: path, access: .readWrite)
+    defer { device.close() }
+    _ = try VolumeFormatter.format(device, modules: modules, options: FormatOptions())
+    let volume = try Volume.open(device, modules: modules)
+    var mount = FuseMountOptions()
+    mount.source = path
+    mount.onReady = { say("ready") }
+    let session = try FuseSession(
+        fileSystem: volume.fileSystem, mountpoint: directory, options: mount)
+    let server = WorkerThread { _ = session.run() }
+    while readLine() != nil {}
+    session.requestExit()
+    server.join()
+    try volume.close()
+}
+
 struct ImageFailed: Error {
     var number: Int32
 }
 
 let arguments = CommandLine.arguments
+if arguments.count == 4, ["crc32c", "none"].contains(arguments[1]) {
+    do {
+        try serve(
+            arguments[2], on: arguments[3], arguments[1] == "none" ? .withoutSums : .standard)
+        exit(0)
+    } catch { fail("\(error)") }
+}
 guard arguments.count == 3, let mebibytes = UInt64(arguments[1]) else {
     fail("usage: aegisfs-recorder MEBIBYTES DIRECTORY")
 }

@@ -432,6 +432,8 @@ public struct CheckReport: Sendable {
     public var nodes: UInt64 = 0
     /// Operations in the journal that the next mount brings into the trees.
     public var journaledOperations: UInt64 = 0
+    /// Places on the volume's list of what has no good copy.
+    public var listedDamage: UInt64 = 0
     public var dataBlocks: UInt64 = 0
     /// Allocated blocks that nothing readable refers to, by region; only where something is unreadable.
     var leakedRegions: [UInt64: ByteBuffer] = [:]

@@ -81,7 +81,8 @@ extension CheckRun {
             report(
                 .snapshotTreeWrong,
                 "region \(region): blocks of a head, as block "
-                    + "\(region * DiskLayout.regionBlocks + UInt64(stray)), are in no snapshot")
+                    + "\(region * DiskLayout.regionBlocks + UInt64(stray)), are in no snapshot",
+                table.rebirths)
         }
         inherited = [:]
     }

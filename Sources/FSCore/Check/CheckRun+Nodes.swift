@@ -11,7 +11,7 @@ extension CheckRun {
             let page = NodePage(buffer.bytes)
             do throws(FSError) {
                 try device.read(into: buffer.bytes, at: place.block << 12)
-                guard page.sum(nodes.checksum) == expected.pointer.checksum else {
+                guard page.has(expected.pointer.checksum, by: nodes.checksum) else {
                     throw .corrupt(Corruption(.node, at: place.block << 12, "checksum mismatch"))
                 }
             } catch { report(.nodeReplicaBad, "\(error)", .heal(scope.tree, expected)) }

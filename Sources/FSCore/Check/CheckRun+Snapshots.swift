@@ -11,6 +11,8 @@ extension CheckRun {
         var owners: [UInt64: UInt64] = [:]
         var entries: [DeadlistRecord] = []
         var children: [UInt64: Int] = [:]
+        /// What makes extents of heads their own that no snapshot has.
+        var rebirths: [Remedy] = []
 
         /// Deleted and without children: it is being freed.
         func isEnding(_ record: SnapshotRecord) -> Bool {
@@ -31,7 +33,9 @@ extension CheckRun {
                     report(
                         .settingBad, "number \(record.number)", .delete(.volume, key))
                 }
-            case .damage where key.object == 0: _ = try DamageRecord(key, decoding: value)
+            case .damage where key.object == 0:
+                _ = try DamageRecord(key, decoding: value)
+                result.listedDamage += 1
             case .badBlocks where key.object == 0:
                 _ = try BadBlockRecord(key, decoding: value, layout: layout)
             case .snapshot:
@@ -64,9 +68,23 @@ extension CheckRun {
                 report(.snapshotLabelBad, "\(error)", .labelSnapshot(key.offset, []))
             case .deadlist: report(.deadlistRecordBad, "\(error)", .delete(.volume, key))
             case .segment: report(.segmentRecordBad, "\(error)", .delete(.volume, key))
-            default: report(.snapshotRecordBad, "\(error)")
+            default: reportBadSnapshot(key, value, "\(error)")
             }
         }
+    }
+
+    /// What of a node's record says where its tree is, and when it was, cannot be made up; if that is
+    /// right, and leads to a root, the rest can.
+    private func reportBadSnapshot(_ key: Key, _ value: ByteView, _ message: String) {
+        guard let record = SnapshotRecord(key, salvaging: value, layout: layout),
+            record.root.map({ (root) in
+                (try? nodes.read(
+                    NodeValidator.Expectation(pointer: root, tree: .files, lower: nil, upper: nil)))
+                    != nil
+            }) ?? (record.head == .head && record.kind == .head)
+        else { return report(.snapshotRecordBad, message) }
+        table.records[key.offset] = record
+        report(.snapshotRecordBad, message, .put(.volume, key, record.encoded()))
     }
 
     /// An item of a snapshot, seen by itself: it was compared with others when it was a head's.
@@ -232,6 +250,8 @@ extension CheckRun {
     ) {
         guard let old = root(of: parent), let new = root(of: record) else { return }
         var edges: [Edge] = []
+        // Of a head: what it says to be as old as its snapshot.
+        var elders: [(key: Key, extent: ExtentRecord)] = []
         func add(_ run: BlockRun, _ birth: BirthEpoch, _ count: Int) {
             guard birth <= parent.epoch else { return }
             edges.append(Edge(birth: birth, at: run.start.rawValue, delta: count))
@@ -240,6 +260,9 @@ extension CheckRun {
         func add(_ value: ByteView?, _ key: Key, _ count: Int) throws(FSError) {
             guard let value, key.type == .extent else { return }
             let extent = try ExtentRecord(decoding: value, inode: key.object, layout: layout)
+            if count < 0, record.kind == .head, extent.birth <= parent.epoch {
+                elders.append((key, extent))
+            }
             for index in 0..<extent.replicas.count {
                 add(extent.storedRun(index), extent.birth, count)
             }
@@ -274,12 +297,44 @@ extension CheckRun {
                 continue
             }
             guard sum != 0 else { continue }
+            let reborn = reborn(elders, right, record.head)
             report(
                 .deadlistWrong,
                 "node \(record.id): block \(edge.at & BlockAddress.blockMask), born in "
                     + "\(edge.birth.rawValue), is \(sum > 0 ? "missing" : "too often there")",
-                .deadlist(old: entries.map(\.key), new: deadlist(of: record.id, right)))
+                [.deadlist(old: entries.map(\.key), new: deadlist(of: record.id, right))] + reborn)
+            table.rebirths += reborn
             return
+        }
+    }
+
+    /// Extents of a head that say that they are older than its snapshot, which has not got them: no
+    /// deadlist can say so. They are the head's own, and born now.
+    private func reborn(
+        _ elders: [(key: Key, extent: ExtentRecord)], _ edges: [Edge], _ head: TreeID
+    ) -> [Remedy] {
+        guard !elders.isEmpty else { return [] }
+        var missing: [(birth: BirthEpoch, places: Range<UInt64>)] = []
+        var sum = 0
+        let edges = edges.sorted { ($0.birth, $0.at) < ($1.birth, $1.at) }
+        for (index, edge) in edges.enumerated() {
+            sum += edge.delta
+            if sum < 0, index + 1 < edges.count, edges[index + 1].birth == edge.birth,
+                edge.at < edges[index + 1].at
+            {
+                missing.append((edge.birth, edge.at..<edges[index + 1].at))
+            }
+        }
+        return elders.compactMap { key, extent in
+            let isMissing = (0..<extent.replicas.count).contains { index in
+                let run = extent.storedRun(index)
+                let places = run.start.rawValue..<run.start.rawValue + run.count
+                return missing.contains { $0.birth == extent.birth && $0.places.overlaps(places) }
+            }
+            guard isMissing else { return nil }
+            var extent = extent
+            extent.birth = superblock.birthEpoch
+            return .put(head, key, extent.encoded())
         }
     }
 

@@ -11,7 +11,7 @@ final class CheckRun {
     private let progress: (CheckProgress) -> Void
     let leaf: (UInt64) throws(FSError) -> ByteBuffer
 
-    private(set) var result = CheckReport()
+    var result = CheckReport()
     var reachable: [UInt64: ByteBuffer] = [:]
     /// To what a head refers and its parent, too: the parent's tree has it.
     var inherited: [UInt64: ByteBuffer] = [:]

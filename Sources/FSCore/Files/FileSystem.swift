@@ -40,6 +40,9 @@ public final class FileSystem: @unchecked Sendable {
         fileMap = FileMap(volume, tree, isReadOnly: isReadOnly)
     }
 
+    /// Where requests from outside are noted.
+    public var activity: ForegroundActivity { volume.activity }
+
     func requireWritable() throws(FSError) {
         if isReadOnly { throw .readOnly }
         try volume.requireWritable()

@@ -1,6 +1,6 @@
 /// A tree node as its 16 KiB page: the on-disk form is the in-memory form.
 ///
-///     0    checksum          32   copy of the pointer's, for salvage; not part of the sum
+///     0    checksum          32   copy of the pointer's, for salvage; not part of the sum, but compared
 ///     32   magic             u32  "AGND"
 ///     36   version           u8   1
 ///     37   level             u8   0 = leaf
@@ -242,6 +242,11 @@ package struct NodePage {
         let sum = self.sum(checksum)
         sum.store(bytes, 0, count: 32)
         return sum
+    }
+
+    /// Whether every byte is what the pointer's sum says, with the copy of it that no sum covers.
+    func has(_ sum: ChecksumValue, by checksum: any Checksum) -> Bool {
+        ChecksumValue(view, 0, count: 32) == sum && self.sum(checksum) == sum
     }
 
     func sum(_ checksum: any Checksum) -> ChecksumValue {

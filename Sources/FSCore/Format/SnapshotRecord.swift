@@ -114,6 +114,30 @@ public struct SnapshotRecord: Equatable, Sendable {
         try reader.require(received != nil || base == nil, "a base without a copy")
     }
 
+    /// What is left of a damaged record: what the tree's place and age depend on as it is, the rest such that
+    /// it can be. Nil if even that cannot be right.
+    init?(_ key: Key, salvaging value: ByteView, layout: DiskLayout) {
+        guard value.count >= Self.byteCount else { return nil }
+        let buffer = ByteBuffer(count: Self.byteCount)
+        let bytes = buffer.bytes
+        bytes.copy(value.slice(0, Self.byteCount))
+        func clear(_ range: Range<Int>) { bytes.slice(range.lowerBound, range.count).zeroAll() }
+        bytes[0] = 1
+        bytes[1] = (buffer.view.u64(16) == 0 ? Kind.head : Kind.snapshot).rawValue
+        bytes[2] &= 3
+        for reserved in [3..<8, 44..<48, 137..<144] { clear(reserved) }
+        if buffer.view.u32(40) >= 1_000_000_000 { clear(40..<44) }
+        let counts = TreeCounts(
+            inodes: buffer.view.u64(48), promised: buffer.view.u64(56),
+            referenced: buffer.view.u64(64))
+        if !counts.areSane(layout) { clear(48..<72) }
+        if buffer.view.slice(88, 16).isAllZero { clear(104..<120) }
+        guard let record = try? SnapshotRecord(key, decoding: buffer.view, layout: layout) else {
+            return nil
+        }
+        self = record
+    }
+
     /// By this a stream knows a snapshot, on whichever volume.
     public var identity: VolumeUUID { received ?? uuid }
     /// A head that a stream is filling.

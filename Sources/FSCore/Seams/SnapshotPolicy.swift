@@ -10,6 +10,8 @@ public protocol SnapshotPolicy: AnyObject, Sendable {
     func start()
     func stop()
 
+    /// A snapshot by its name: its id, and its files, which are only read. Throws `.noSuchEntry`.
+    func snapshot(named name: [UInt8]) throws(FSError) -> (id: UInt64, files: FileSystem)
     /// Whether the table has a node of this id. Under the tree lock.
     func isKnown(_ id: UInt64) -> Bool
     /// Puts dropped references into a deadlist, by changes of the same transaction.

@@ -50,7 +50,7 @@ package final class NodeStore: @unchecked Sendable {
             tally.bytes += UInt64(DiskFormat.nodeSize)
             do throws(FSError) {
                 try device.readMedium(into: page.node.bytes, at: offset)
-                guard page.node.sum(checksum) == pointer.checksum else {
+                guard page.node.has(pointer.checksum, by: checksum) else {
                     throw .corrupt(Corruption(.node, at: offset, "checksum mismatch"))
                 }
                 try validator.validate(page.node, expected)
@@ -63,8 +63,15 @@ package final class NodeStore: @unchecked Sendable {
         tally.found += UInt64(bad.count)
         if let good {
             if heals, let health {
-                tally.healed += UInt64(
-                    health.heal(good.node.view, over: bad) { "a \(expected.tree) node" })
+                let outcome = health.heal(good.node.view, over: bad) { "a \(expected.tree) node" }
+                tally.healed += outcome.healed
+                for place in outcome.unwritable {
+                    tally.noteUnwritable(
+                        UnwritableCopy(
+                            block: place >> 12, bytes: good.buffer,
+                            volumeKey: expected.tree == .volume
+                                ? expected.lower ?? .minimum : nil))
+                }
             }
         } else {
             tally.lose(pointer.address)
@@ -86,7 +93,7 @@ package final class NodeStore: @unchecked Sendable {
             let offset = pointer.replicas[index].block << 12
             do throws(FSError) {
                 try device.read(into: buffer.bytes, at: offset)
-                guard page.node.sum(checksum) == pointer.checksum else {
+                guard page.node.has(pointer.checksum, by: checksum) else {
                     throw .corrupt(Corruption(.node, at: offset, "checksum mismatch"))
                 }
                 try validator.validate(page.node, expected)

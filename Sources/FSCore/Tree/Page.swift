@@ -16,7 +16,7 @@ package final class Page: @unchecked Sendable {
         case clean, dirty, frozen, dead
     }
 
-    private let buffer: ByteBuffer
+    let buffer: ByteBuffer
     package let node: NodePage
     let tree: TreeKind
     var replicas: ReplicaList

@@ -202,10 +202,10 @@ final class BitmapStore: @unchecked Sendable {
         }
         tally.found += UInt64(bad.count)
         if hasGood, heals, let health {
-            tally.healed += UInt64(
+            tally.healed +=
                 health.heal(good.view, over: bad) {
                     "the bitmap block (\(place.level) \(place.index))"
-                })
+                }.healed
         } else if !hasGood {
             tally.lose(BlockAddress(block: places.0))
             if heals { lose(place.level, place.index, places.0) }

@@ -29,4 +29,32 @@ extension BlockAllocator {
         return badBlocks.filter { $0 / DiskLayout.regionBlocks == number }
             .map { Int($0 % DiskLayout.regionBlocks) }.filter { !committed.isSet($0) }
     }
+
+    func hasBadBlocks(in range: Range<UInt64>) -> Bool {
+        lock.withLock { badBlocks.contains { range.contains($0) } }
+    }
+
+    /// All that are known, in order.
+    var badRuns: [BlockRun] {
+        var runs: [Range<UInt64>] = []
+        for block in lock.withLock({ badBlocks.sorted() }) {
+            if let last = runs.last, last.upperBound == block {
+                runs[runs.count - 1] = last.lowerBound..<block + 1
+            } else {
+                runs.append(block..<block + 1)
+            }
+        }
+        return runs.map { BlockRun($0) }
+    }
+
+    /// Whether the last checkpoint has all blocks of a run, which lies in one region, in use.
+    func isCommitted(_ run: BlockRun) throws(FSError) -> Bool {
+        try lock.withLock { () throws(FSError) in
+            guard let region = try loadedRegion(run.start.block / DiskLayout.regionBlocks) else {
+                return false
+            }
+            return BlockBits(region.committed.bytes).isAllSet(
+                Int(run.start.block % DiskLayout.regionBlocks), Int(run.count))
+        }
+    }
 }

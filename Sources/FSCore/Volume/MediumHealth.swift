@@ -2,7 +2,8 @@
 /// ones, and what has no good copy is remembered, to be told and to be stored in the volume tree.
 ///
 ///     a copy is bad ──another is good──▶ heal: write, read back from the medium, compare
-///                   │                      └──not the same──▶ bad block: listed, never used again
+///                   │                      └──not the same──▶ bad block: listed, never used again;
+///                   │                            a scrub moves the copy (`Volume+Relocate`)
 ///                   └──none is good────▶ lose: a damage record, the read fails
 ///
 /// - Invariant: nothing is written before the volume was recovered, nor to one that is only read:
@@ -38,17 +39,25 @@ package final class MediumHealth: @unchecked Sendable {
     /// The volume is what it should be: from now on copies are healed.
     func arm() { lock.withLock { isArmed = true } }
 
-    /// Writes verified bytes over bad copies; returns how many of them are right now.
+    /// What became of bad copies.
+    struct Outcome {
+        /// So many are right now.
+        var healed: UInt64 = 0
+        /// Byte offsets of those that the medium does not take.
+        var unwritable: [UInt64] = []
+    }
+
+    /// Writes verified bytes over bad copies.
     ///
     /// - Parameter places: byte offsets on the device.
     @discardableResult
-    package func heal(_ good: ByteView, over places: [UInt64], _ what: () -> String) -> Int {
-        guard !places.isEmpty, lock.withLock({ isArmed }), mayWrite() else { return 0 }
-        var healed = 0
+    func heal(_ good: ByteView, over places: [UInt64], _ what: () -> String) -> Outcome {
+        var outcome = Outcome()
+        guard !places.isEmpty, lock.withLock({ isArmed }), mayWrite() else { return outcome }
         for place in places {
             do throws(FSError) {
                 if try device.rewrite(good, at: place) {
-                    healed += 1
+                    outcome.healed += 1
                     errors.noteHealed()
                     report(.healed("\(what()): the copy at device byte \(place) was rewritten"))
                     continue
@@ -56,16 +65,27 @@ package final class MediumHealth: @unchecked Sendable {
             } catch { errors.record(error) }
             let first = place >> 12
             for part in device.remaps.translate(first..<first + UInt64(good.count) >> 12) {
-                let run = BlockRun(BlockAddress(block: part.start), part.count)
-                lock.withLock {
-                    if newBadBlocks.count < Self.knownLimit, !newBadBlocks.contains(run) {
-                        newBadBlocks.append(run)
-                    }
-                }
+                noteBad(BlockRun(BlockAddress(block: part.start), part.count))
             }
+            outcome.unwritable.append(place)
             report(.damage("\(what()): the copy at device byte \(place) cannot be rewritten"))
         }
-        return healed
+        return outcome
+    }
+
+    /// Blocks, where they are on the device, do not keep what is written to them.
+    func noteBad(_ run: BlockRun) {
+        lock.withLock {
+            if newBadBlocks.count < Self.knownLimit, !newBadBlocks.contains(run) {
+                newBadBlocks.append(run)
+            }
+        }
+    }
+
+    /// A copy that could not be rewritten is good again, elsewhere.
+    func moved(_ what: String) {
+        errors.noteHealed()
+        report(.healed(what))
     }
 
     /// No copy is good. True if that is news.

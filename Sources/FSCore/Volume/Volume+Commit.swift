@@ -80,7 +80,6 @@ extension Volume {
         let transaction = recording.transaction
         let journal = recording.mode == .operation ? self.journal : nil
         while true {
-            var missing: NodeValidator.Expectation?
             var needed = 0
             var counted = PlannedPages()
             var upkeep: [UpkeepPut] = []
@@ -144,18 +143,7 @@ extension Volume {
                     needed += counted.addedNodes(growth: room) * (upkeep.isEmpty ? 1 : 2)
                 }
             } catch {
-                switch error {
-                case .failed(let failure):
-                    treeLock.unlock()
-                    throw failure
-                case .missing(let expectation): missing = expectation
-                }
-            }
-            if let missing {
-                let token = epochs.enter()
-                treeLock.unlock()
-                defer { leave(token) }
-                try load(missing)
+                try unlockAndBring(error)
                 continue
             }
             needed += recording.records.count(where: \.beginsEmpty)

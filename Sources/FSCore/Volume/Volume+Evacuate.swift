@@ -166,7 +166,7 @@ extension Volume {
     }
 
     /// Commits what changes one entry, unless that is not what it was: true if it did.
-    private func commitMove(
+    func commitMove(
         _ transaction: Transaction, of record: RemapRecord
     ) throws(FSError) -> Bool {
         transaction.condition = { [remaps] in
@@ -185,11 +185,21 @@ extension Volume {
     private func copy(
         from place: UInt64, source: Range<UInt64>, _ goal: BlockAddress?
     ) throws(FSError) -> [RemapRecord] {
-        var copies: [RemapRecord] = []
         let buffer = ByteBuffer(count: source.count << 12)
+        try physical.read(into: buffer.bytes, at: place << 12)
+        return try copy(buffer.view, of: source, goal) { (bytes, run) throws(FSError) in
+            try physical.write(bytes, at: run.start.block << 12)
+        }
+    }
+
+    /// Puts the bytes of blocks at places that it allocates.
+    func copy(
+        _ bytes: ByteView, of source: Range<UInt64>, _ goal: BlockAddress?,
+        write: (ByteView, BlockRun) throws(FSError) -> Void
+    ) throws(FSError) -> [RemapRecord] {
+        var copies: [RemapRecord] = []
         var goal = goal
         do throws(FSError) {
-            try physical.read(into: buffer.bytes, at: place << 12)
             var done = 0
             while done < source.count {
                 let found = try allocateData(
@@ -200,8 +210,7 @@ extension Volume {
                     RemapRecord(
                         source: source.lowerBound + UInt64(done), count: run.count,
                         target: run.start.block))
-                try physical.write(
-                    buffer.view.slice(done << 12, Int(run.count) << 12), at: run.start.block << 12)
+                try write(bytes.slice(done << 12, Int(run.count) << 12), run)
                 done += Int(run.count)
                 goal = run.start + run.count
             }
@@ -213,7 +222,7 @@ extension Volume {
         return copies
     }
 
-    private func cancel(_ copies: [RemapRecord]) {
+    func cancel(_ copies: [RemapRecord]) {
         for copy in copies {
             allocator.cancel(BlockRun(copy.target..<copy.target + copy.count))
         }
@@ -276,7 +285,14 @@ extension Volume {
 
     /// Blocks that were moved and whose old places are inside of a size.
     func blocksComingHome(_ layout: DiskLayout) -> UInt64 {
-        remaps.all.reduce(0) { $0 + ($1.part(0..<layout.usableEnd)?.count ?? 0) }
+        entriesComingHome(layout.usableEnd).reduce(0) { $0 + $1.count }
+    }
+
+    /// The parts of entries below a block, but of those whose old places are bad.
+    private func entriesComingHome(_ end: UInt64) -> [RemapRecord] {
+        remaps.all.compactMap { $0.part(0..<end) }.filter {
+            !allocator.hasBadBlocks(in: $0.source..<$0.end)
+        }
     }
 
     /// Copies blocks back to where everything says that they are.
@@ -285,9 +301,9 @@ extension Volume {
         guard blocksComingHome(layout) > 0 else { return }
         // The bitmap must know that they had left.
         try checkpoint(force: true)
-        for listed in remaps.all where listed.source < end {
+        for listed in entriesComingHome(end) {
             var position = listed.source
-            let stop = min(listed.end, end)
+            let stop = listed.end
             while position < stop,
                 let record = remaps.records(touching: position..<stop).first
             {

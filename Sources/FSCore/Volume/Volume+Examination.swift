@@ -8,7 +8,7 @@
 /// - Invariant: without `heals` nothing is written, and nothing is remembered.
 
 /// What was found by looking at copies.
-package struct ExaminationTally: Equatable, Sendable {
+package struct ExaminationTally {
     /// Read, all copies together.
     package var bytes: UInt64 = 0
     /// Copies that were bad, in blocks or nodes.
@@ -19,7 +19,18 @@ package struct ExaminationTally: Equatable, Sendable {
     package var lost: UInt64 = 0
     /// Where the first of those are.
     package private(set) var lostPlaces: Set<UInt64> = []
+    /// Of those found, the first that the medium does not take any more (`Volume+Relocate`).
+    private(set) var unwritable: [UnwritableCopy] = []
+    private static let unwritableLimit = 256
     package init() {}
+
+    mutating func noteUnwritable(_ copy: UnwritableCopy) {
+        if unwritable.count < Self.unwritableLimit { unwritable.append(copy) }
+    }
+    mutating func takeUnwritable() -> [UnwritableCopy] {
+        defer { unwritable = [] }
+        return unwritable
+    }
 
     mutating func lose(_ place: BlockAddress) {
         lost += 1
@@ -162,13 +173,21 @@ extension Volume {
     }
 
     /// The inode at a path from the root and all below it, by number, with the bytes that their data
-    /// takes on the device.
+    /// takes on the device; and whose tree they are in. What is below `.snapshots/NAME` is that
+    /// snapshot's.
     package func inodes(
         below path: String
-    ) throws(FSError) -> [(inode: InodeNumber, bytes: UInt64)] {
-        let files = fileSystem
+    ) throws(FSError) -> (tree: UInt64?, inodes: [(inode: InodeNumber, bytes: UInt64)]) {
+        var files = fileSystem
+        var tree: UInt64?
         var current = InodeNumber.root
-        for name in path.utf8.split(separator: UInt8(ascii: "/")) {
+        var names = path.utf8.split(separator: UInt8(ascii: "/"))[...]
+        if names.count > 1, names[0].elementsEqual(".snapshots".utf8) {
+            let found = try snapshots.snapshot(named: Array(names[1]))
+            (tree, files) = (found.id, found.files)
+            names = names.dropFirst(2)
+        }
+        for name in names {
             let found = try Array(name).withView { (name) throws(FSError) in
                 try files.lookup(name, in: current)
             }
@@ -189,7 +208,9 @@ extension Volume {
                 return true
             }
         }
-        return bytes.sorted { $0.key.rawValue < $1.key.rawValue }.map { ($0.key, $0.value) }
+        return (
+            tree, bytes.sorted { $0.key.rawValue < $1.key.rawValue }.map { ($0.key, $0.value) }
+        )
     }
 
     // MARK: Trees
@@ -335,8 +356,11 @@ extension Volume {
         let files = treeLock.shared { tree.head.flatMap { self.tree($0) } } ?? head!
         if hasGood {
             guard heals else { return }
-            tally.healed += UInt64(
-                health.heal(good.view, over: bad) { name(extent.inode, offset, files) })
+            let outcome = health.heal(good.view, over: bad) { name(extent.inode, offset, files) }
+            tally.healed += outcome.healed
+            for place in outcome.unwritable {
+                tally.noteUnwritable(UnwritableCopy(block: place >> 12, bytes: good))
+            }
             return
         }
         let place = record.replicas.first + UInt64(index)

@@ -166,17 +166,8 @@ extension Volume {
             }
             if isOrdered { needed += counted.addedNodes(growth: room) }
         } catch {
-            switch error {
-            case .failed(let failure):
-                treeLock.unlock()
-                throw failure
-            case .missing(let expectation):
-                let token = epochs.enter()
-                treeLock.unlock()
-                defer { leave(token) }
-                try load(expectation)
-                return false
-            }
+            try unlockAndBring(error)
+            return false
         }
         if pool.count >= needed { return true }
         let dirty = window.dirty.count

@@ -56,7 +56,7 @@ extension Volume {
             }
         }
         try? volume.findShares()
-        if treatment != .kept { try volume.beginRing(contents) }
+        if treatment != .kept { try volume.leaveRing(contents) }
         volume.health.arm()
         return volume
     }
@@ -87,25 +87,13 @@ extension Volume {
     }
 
     /// The ring's records are in the trees, or given up.
-    private func beginRing(_ contents: JournalContents?) throws(FSError) {
-        guard let journal else { return }
+    private func leaveRing(_ contents: JournalContents?) throws(FSError) {
+        guard journal != nil else { return }
         if let contents {
             window.operations = max(
                 window.operations, contents.durableOperation, contents.lastOperation)
         }
-        ringIncarnation += 1
-        try checkpoint(force: true)
-        let (sequence, operations) = stateLock.withLock {
-            (superblock.sequence, superblock.operations)
-        }
-        do throws(FSError) {
-            try journal.start(
-                JournalPosition(incarnation: ringIncarnation, operation: operations),
-                sequence: sequence)
-        } catch {
-            latch(error)
-            throw error
-        }
+        try beginRing()
     }
 
     /// An empty tree for a root that cannot be read.
@@ -147,17 +135,8 @@ extension Volume {
             do throws(TreeFault) {
                 needed = try tree.planDrop(expected)
             } catch {
-                switch error {
-                case .failed(let failure):
-                    treeLock.unlock()
-                    throw failure
-                case .missing(let expectation):
-                    let token = epochs.enter()
-                    treeLock.unlock()
-                    defer { leave(token) }
-                    try load(expectation)
-                    continue
-                }
+                try unlockAndBring(error)
+                continue
             }
             guard let needed else {
                 treeLock.unlock()

@@ -34,6 +34,7 @@ public final class Volume: @unchecked Sendable {
     weak let observer: (any VolumeObserver)?
     let errors = ErrorLog()
     package let health: MediumHealth
+    package let activity = ForegroundActivity()
 
     package let cache: PageCache
     package let nodes: NodeStore
@@ -239,21 +240,7 @@ public final class Volume: @unchecked Sendable {
     /// The first checkpoint marks the volume as in use, so that a crash is known as one.
     /// It also begins the journal anew, so that records from before are nothing from then on.
     private func start() throws(FSError) {
-        ringIncarnation += 1
-        try checkpoint(force: true) { self.endRemaps(&$0) }
-        if let journal {
-            let (sequence, operations) = stateLock.withLock {
-                (superblock.sequence, superblock.operations)
-            }
-            do throws(FSError) {
-                try journal.start(
-                    JournalPosition(incarnation: ringIncarnation, operation: operations),
-                    sequence: sequence)
-            } catch {
-                latch(error)
-                throw error
-            }
-        }
+        try beginRing { self.endRemaps(&$0) }
         health.arm()
         stateLock.withLock { if state == .readOnly { state = .online } }
         try fileSystem.reclaimOrphans()
@@ -264,6 +251,24 @@ public final class Volume: @unchecked Sendable {
             if let journal {
                 timers.append(WorkerThread { [unowned self] in runJournalTimer(journal) })
             }
+        }
+    }
+
+    /// Begins the journal anew, with a checkpoint that says so.
+    func beginRing(alter: (inout Superblock) -> Void = { _ in }) throws(FSError) {
+        ringIncarnation += 1
+        try checkpoint(force: true, alter: alter)
+        guard let journal else { return }
+        let (sequence, operations) = stateLock.withLock {
+            (superblock.sequence, superblock.operations)
+        }
+        do throws(FSError) {
+            try journal.start(
+                JournalPosition(incarnation: ringIncarnation, operation: operations),
+                sequence: sequence)
+        } catch {
+            latch(error)
+            throw error
         }
     }
 
@@ -284,27 +289,28 @@ public final class Volume: @unchecked Sendable {
     /// resident.
     package func reading<R>(_ body: () throws(TreeFault) -> R) throws(FSError) -> R {
         while true {
-            let missing: NodeValidator.Expectation
-            let token: ReadEpochs.Token
             treeLock.lockShared()
             do throws(TreeFault) {
                 let result = try body()
                 treeLock.unlock()
                 return result
-            } catch {
-                switch error {
-                case .failed(let failure):
-                    treeLock.unlock()
-                    throw failure
-                case .missing(let expectation):
-                    // Entered under the lock: the node's blocks stay its own until we leave.
-                    token = epochs.enter()
-                    treeLock.unlock()
-                    missing = expectation
-                }
-            }
+            } catch { try unlockAndBring(error) }
+        }
+    }
+
+    /// Gives up the tree lock, under which a node was missing, and brings that; or throws what else was
+    /// in the way.
+    func unlockAndBring(_ fault: TreeFault) throws(FSError) {
+        switch fault {
+        case .failed(let failure):
+            treeLock.unlock()
+            throw failure
+        case .missing(let expectation):
+            // Entered under the lock: the node's blocks stay its own until we leave.
+            let token = epochs.enter()
+            treeLock.unlock()
             defer { leave(token) }
-            try load(missing)
+            try load(expectation)
         }
     }
 

@@ -41,6 +41,8 @@ public struct VolumeStatus: Sendable {
     public var cleanlyUnmounted: Bool
     /// Places without a good copy, and the files that have them.
     public var damage: [Volume.Damage]
+    /// Blocks that the medium does not keep, in order; nothing new is put there.
+    public var badBlocks: [BlockRun]
     /// Persistent counters.
     public var errors: [(name: String, count: UInt64)]
 }
@@ -52,6 +54,7 @@ extension Volume {
         let counters = initialErrors.adding(errors.current)
         let statistics = fileSystem.statistics()
         let damage = self.damage()
+        let badBlocks = allocator.badRuns
         let orphans = UInt64(fileSystem.orphans.count)
         return stateLock.withLock {
             let shown: VolumeStatus.State =
@@ -81,6 +84,7 @@ extension Volume {
                 longestCheckpointMilliseconds: progress.recentMilliseconds.max() ?? 0,
                 journal: journal?.status, recovery: recovery, orphans: orphans,
                 cleanlyUnmounted: wasCleanlyUnmounted, damage: damage,
+                badBlocks: badBlocks,
                 errors: zip(Superblock.ErrorCounters.names, counters.counts).map {
                     (name: $0, count: $1)
                 })

@@ -86,23 +86,30 @@ struct ScrubReader {
         pieces.reduce(0) { $0 + $1.reduce(0) { $0 + $1.count } } << 12
     }
 
-    /// - Parameter before: called before each piece with its bytes, by any thread: to be slow, or with
-    ///   false to end.
-    func findBad(before: @escaping @Sendable (UInt64) -> Bool) -> [Bad] {
+    /// - Parameters:
+    ///   - turn: has each piece, of so many bytes, read in its time, by any thread; false to end.
+    ///   - progress: told now and then how many bytes were read.
+    func findBad(
+        in turn: @escaping @Sendable (UInt64, () -> Void) -> Bool, progress: (UInt64) -> Void
+    ) -> [Bad] {
         let state = State()
         let reader = UncheckedReader(reader: self)
         let threads = (0..<min(Self.threadCount, pieces.count)).map { _ in
             WorkerThread {
+                defer { state.end() }
                 let buffer = ByteBuffer(count: Int(Self.pieceBlocks) << 12)
                 while let index = state.next(below: reader.reader.pieces.count) {
                     let piece = reader.reader.pieces[index]
                     let blocks = piece.reduce(0) { $0 + $1.count }
-                    guard before(blocks << 12) else { return }
-                    let bad = reader.reader.examine(piece, blocks, buffer)
-                    if !bad.isEmpty { state.add(bad) }
+                    let wasDone = turn(blocks << 12) {
+                        let bad = reader.reader.examine(piece, blocks, buffer)
+                        state.add(bad, blocks << 12)
+                    }
+                    guard wasDone else { return }
                 }
             }
         }
+        while let bytes = state.wait(for: threads.count) { progress(bytes) }
         for thread in threads { thread.join() }
         return state.found.sorted()
     }
@@ -142,10 +149,12 @@ struct ScrubReader {
     /// Safe to share: it is never changed while threads use it.
     private struct UncheckedReader: @unchecked Sendable { let reader: ScrubReader }
 
-    /// Which piece is next, and what was found; behind the lock.
+    /// Which piece is next, how far the threads are, and what was found; behind the lock.
     private final class State: @unchecked Sendable {
         private let lock = Mutex()
         private var position = 0
+        private var ended = 0
+        private var bytes: UInt64 = 0
         private var bad: Set<Bad> = []
         var found: Set<Bad> { lock.withLock { bad } }
         func next(below count: Int) -> Int? {
@@ -155,6 +164,24 @@ struct ScrubReader {
                 return position - 1
             }
         }
-        func add(_ more: [Bad]) { lock.withLock { bad.formUnion(more) } }
+        func add(_ more: [Bad], _ read: UInt64) {
+            lock.withLock {
+                bad.formUnion(more)
+                bytes += read
+            }
+        }
+        func end() {
+            lock.withLock {
+                ended += 1
+                lock.signalAll()
+            }
+        }
+        /// Waits for a while; nil when all threads have ended.
+        func wait(for threads: Int) -> UInt64? {
+            lock.withLock {
+                if ended < threads { lock.wait(milliseconds: 250) }
+                return ended < threads ? bytes : nil
+            }
+        }
     }
 }

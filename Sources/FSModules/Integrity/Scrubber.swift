@@ -36,7 +36,7 @@ public final class Scrubber {
     private let progress: (ScrubRecord) -> Void
     private var record: ScrubRecord
     private var tally = ExaminationTally()
-    private let pace: Pace
+    private let pace: ScrubPace
     /// When the record was stored, and since when it is active.
     private var lastStored = monotonicNanoseconds()
     private var lastCounted = monotonicNanoseconds()
@@ -45,6 +45,8 @@ public final class Scrubber {
     private var isLeft = false
 
     private static let step = WalkBudget(nodes: 1024, blocks: 32768)
+    /// While somebody uses the volume: so short that what is freed meanwhile can soon be used again.
+    private static let shortStep = WalkBudget(nodes: 64, blocks: 4096)
     private static let storeNanoseconds: UInt64 = 5_000_000_000
 
     /// Runs a scrub to its end, or until it is paused or cancelled.
@@ -72,7 +74,8 @@ public final class Scrubber {
         self.command = command
         self.progress = progress
         isDryRun = options.isDryRun
-        pace = Pace(bytesPerSecond: interrupted?.rateLimit ?? options.rateLimit)
+        pace = ScrubPace(
+            bytesPerSecond: interrupted?.rateLimit ?? options.rateLimit, volume.activity)
         if var interrupted {
             interrupted.state = .running
             interrupted.totalBytes = max(interrupted.totalBytes, interrupted.doneBytes)
@@ -154,16 +157,25 @@ public final class Scrubber {
     ) throws(FSError) -> Key? {
         var extents: [ExaminedExtent] = []
         let before = tally.bytes
-        let next = try volume.examine(
-            tree, isWhole: isWhole, from: position, through: last, Self.step, heals: !isDryRun,
-            &tally
-        ) { extents.append($0) }
         let pace = pace
         let command = command
-        _ = pace.take(tally.bytes - before) { command() }
-        guard !extents.isEmpty else { return next }
+        var next: Key?
+        let wasDone = try pace.turn(0, command) { () throws(FSError) in
+            next = try volume.examine(
+                tree, isWhole: isWhole, from: position, through: last,
+                pace.isBusy ? Self.shortStep : Self.step, heals: !isDryRun, &tally
+            ) { extents.append($0) }
+        }
+        guard wasDone else { return position }
+        pace.charge(tally.bytes - before)
+        guard !extents.isEmpty else {
+            try volume.relocateUnwritable(&tally)
+            return next
+        }
         let reader = ScrubReader(volume, extents)
-        let bad = reader.findBad { bytes in pace.take(bytes) { command() } }
+        let bad = reader.findBad(
+            in: { bytes, work in pace.turn(bytes, command, work) },
+            progress: { show(tally.bytes + $0) })
         // What was not read for a cancellation is not counted; the step is done again after a pause.
         guard command() == .goOn else { return position }
         tally.bytes += reader.byteCount
@@ -172,13 +184,14 @@ public final class Scrubber {
                 extents[block.extent], block: block.block, of: tree, heals: !isDryRun, &tally
             )
         }
+        try volume.relocateUnwritable(&tally)
         return next
     }
 
     // MARK: A file or directory
 
     private func walkPath() throws(FSError) {
-        let inodes = try volume.inodes(below: record.path)
+        let (number, inodes) = try volume.inodes(below: record.path)
         record.totalBytes = max(inodes.reduce(0) { $0 + $1.bytes }, 1)
         // Goes on with the inode that the record names.
         for (inode, bytes) in inodes where inode.rawValue >= record.position.object {
@@ -191,7 +204,10 @@ public final class Scrubber {
             while true {
                 let view = volume.openDurableView()
                 defer { volume.close(view) }
-                guard let tree = view.trees.first(where: \.isDefaultHead) else { return }
+                let tree = view.trees.first { tree in
+                    number.map { tree.id == $0 } ?? tree.isDefaultHead
+                }
+                guard let tree else { return }
                 let next = try step(tree, isWhole: true, from: position, through: last)
                 record.position = next ?? last
                 guard try note() else { return }
@@ -226,6 +242,15 @@ public final class Scrubber {
         return true
     }
 
+    /// How far it is in the middle of a step that may be long.
+    private func show(_ bytes: UInt64) {
+        guard record.isWhole else { return }
+        count()
+        var shown = record
+        shown.doneBytes = min(shown.doneBytes + bytes, shown.totalBytes)
+        progress(shown)
+    }
+
     private func count() {
         let now = monotonicNanoseconds()
         let seconds = (now - lastCounted) / 1_000_000_000
@@ -245,36 +270,5 @@ public final class Scrubber {
         progress(record)
         // What cannot be stored any more was reported when that began.
         try? store()
-    }
-}
-
-/// Keeps a scrub from being faster than it may be.
-private final class Pace: Sendable {
-    private let bytesPerSecond: UInt64
-    private let state = PaceState()
-
-    private final class PaceState: @unchecked Sendable {
-        let lock = Mutex()
-        /// When the bytes taken so far may all have been read.
-        var due = monotonicNanoseconds()
-    }
-
-    init(bytesPerSecond: UInt64) { self.bytesPerSecond = bytesPerSecond }
-
-    /// Waits until `bytes` more may be read; false if the scrub is to end meanwhile.
-    func take(_ bytes: UInt64, _ command: () -> Scrubber.Command) -> Bool {
-        guard command() == .goOn else { return false }
-        guard bytesPerSecond > 0 else { return true }
-        let cost = UInt64(Double(bytes) / Double(bytesPerSecond) * 1e9)
-        let due = state.lock.withLock {
-            state.due = max(state.due, monotonicNanoseconds()) + cost
-            return state.due
-        }
-        while true {
-            let now = monotonicNanoseconds()
-            guard now < due else { return true }
-            usleep(UInt32(min((due - now) / 1000 + 1, 100_000)))
-            guard command() == .goOn else { return false }
-        }
     }
 }

@@ -406,10 +406,16 @@ extension Snapshots {
     /// The files of a snapshot, which are only read; throws `.noSuchEntry` without such a snapshot. Once
     /// it is deleted every call of theirs throws `.stale`.
     public func files(of name: [UInt8]) throws(FSError) -> FileSystem {
+        try snapshot(named: name).files
+    }
+
+    public func snapshot(
+        named name: [UInt8]
+    ) throws(FSError) -> (id: UInt64, files: FileSystem) {
         guard let node = node(named: name), node.record.kind == .snapshot else {
             throw .noSuchEntry
         }
-        return try files(ofSnapshot: node.record.id)
+        return (node.record.id, try files(ofSnapshot: node.record.id))
     }
 
     func files(ofSnapshot id: UInt64) throws(FSError) -> FileSystem {

@@ -2,6 +2,8 @@
 enum ControlClient {
     /// A daemon that does not say how it is within this time hangs on its device.
     static let statusTimeoutSeconds = 30
+    /// How often it is looked at whether the daemon runs at all.
+    private static let lookSeconds = 1
 
     static func send(
         _ request: ControlRequest, to mount: LiveMount,
@@ -25,14 +27,21 @@ enum ControlClient {
         }
     }
 
+    /// - Parameter timeout: in seconds; nil waits as long as the daemon runs.
     static func read(
         _ channel: LineChannel, _ timeout: Int?, _ mount: LiveMount
     ) throws(Failure) -> ControlReply {
-        do throws(LineChannel.ReadError) {
-            let line = try channel.readLine(timeoutSeconds: timeout)
-            if let reply = JSONOutput.decode(ControlReply.self, from: line) { return reply }
-        } catch {
-            if error == .timedOut {
+        var waited = 0
+        while true {
+            do throws(LineChannel.ReadError) {
+                let line = try channel.readLine(timeoutSeconds: lookSeconds)
+                guard let reply = JSONOutput.decode(ControlReply.self, from: line) else { break }
+                return reply
+            } catch {
+                guard error == .timedOut else { break }
+                waited += lookSeconds
+                try requireRunning(mount)
+                guard waited >= timeout ?? .max else { continue }
                 throw Failure(
                     .failed, .controlUnreachable,
                     "the daemon (pid \(mount.record.pid)) does not answer",
@@ -40,6 +49,15 @@ enum ControlClient {
             }
         }
         throw lost(mount)
+    }
+
+    /// Throws if a signal has stopped the daemon: then neither it nor its mount answers anybody.
+    static func requireRunning(_ mount: LiveMount) throws(Failure) {
+        let pid = mount.record.pid
+        guard ProcessInfo.isStopped(pid) else { return }
+        throw Failure(
+            .failed, .controlUnreachable, "the daemon (pid \(pid)) is stopped",
+            hint: "'kill -CONT \(pid)' lets it go on")
     }
 
     static func lost(_ mount: LiveMount) -> Failure {

@@ -4,6 +4,8 @@ internal import Glibc
 enum ControlSocket {
     static func connect(_ path: String) throws(Failure) -> Descriptor {
         let socket = try make()
+        // A daemon that hangs takes nobody in once enough are waiting.
+        socket.limitSending(seconds: ControlLimits.timeoutSeconds)
         var address = try address(path)
         let outcome = withSocketAddress(&address) { Glibc.connect(socket.raw, $0, $1) }
         guard outcome == 0 else {

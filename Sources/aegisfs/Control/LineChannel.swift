@@ -15,9 +15,7 @@ final class LineChannel: @unchecked Sendable {
     init(_ socket: Descriptor, limit: Int) {
         self.socket = socket
         self.limit = limit
-        var timeout = timeval(tv_sec: ControlLimits.timeoutSeconds, tv_usec: 0)
-        setsockopt(
-            socket.raw, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
+        socket.limitSending(seconds: ControlLimits.timeoutSeconds)
     }
 
     /// The user on the other end; nil if the kernel does not tell.
@@ -126,4 +124,12 @@ final class LineChannel: @unchecked Sendable {
 
     /// Lets the other side see the end of the stream, whoever still has this channel.
     func hangUp() { shutdown(socket.raw, Int32(SHUT_RDWR)) }
+}
+
+extension Descriptor {
+    /// Of a socket: connecting and sending fail after so long.
+    func limitSending(seconds: Int) {
+        var timeout = timeval(tv_sec: seconds, tv_usec: 0)
+        setsockopt(raw, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
+    }
 }

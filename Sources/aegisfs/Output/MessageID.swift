@@ -253,8 +253,9 @@ enum MessageID: String, CaseIterable, Sendable {
             (
                 "errors were seen on this volume",
                 "The volume counts read, write, flush and checksum errors over its whole life. "
-                    + "A count above zero means that the device has failed before. Run 'aegisfs "
-                    + "check' and look at the device."
+                    + "A count above zero means that the device has failed before. Bad blocks, which do "
+                    + "not keep what is written, get nothing new, and a scrub moves what lies in them. "
+                    + "Run 'aegisfs check' and look at the device."
             )
         case .notCleanlyUnmounted:
             (

@@ -17,7 +17,12 @@ enum Paths {
     /// Absolute, without links and dots. Falls back to resolving only the parent, because the last
     /// component may be a mountpoint whose daemon has died, or not exist yet.
     static func resolve(_ path: String) -> String? {
-        if let whole = realPath(path) { return whole }
+        realPath(path) ?? resolveParent(path)
+    }
+
+    /// The same, but the last component is taken as it is: a mount that is named so is not touched, whose
+    /// daemon may hang.
+    static func resolveParent(_ path: String) -> String? {
         let trimmed = trimmingSlashes(path)
         let (parent, name) = split(trimmed)
         guard !name.isEmpty, name != ".", name != "..", let base = realPath(parent) else {

@@ -20,6 +20,13 @@ struct ProcessInfo: Equatable, Sendable {
     }
 
     var description: String { "pid \(id) (\(command))" }
+
+    /// Whether a signal has stopped it (proc_pid_stat(5)).
+    static func isStopped(_ id: Int32) -> Bool {
+        // The command's name, in parentheses, may have anything in it.
+        let state = fileText("/proc/\(id)/stat")?.split(separator: ")").last?.dropFirst().first
+        return state == "T" || state == "t"
+    }
 }
 
 enum ProcessTable {

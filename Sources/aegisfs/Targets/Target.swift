@@ -8,6 +8,12 @@ enum Target: Sendable {
 
     /// Finds out which, or says why it is neither.
     static func resolve(_ path: String) throws(Failure) -> Target {
+        let target = try find(path)
+        if case .live(let mount) = target { try ControlClient.requireRunning(mount) }
+        return target
+    }
+
+    private static func find(_ path: String) throws(Failure) -> Target {
         if let mount = mount(at: path) {
             if let live = LiveMount.of(mount) { return .live(live) }
             throw unreachable(path, mount)
@@ -33,10 +39,11 @@ enum Target: Sendable {
 
     /// Our mount on exactly this directory.
     static func mount(at path: String) -> MountTable.Entry? {
-        guard let resolved = Paths.resolve(path), let table = MountTable.current(),
-            let entry = table.entry(at: resolved), entry.isAegisFS
-        else { return nil }
-        return entry
+        guard let table = MountTable.current() else { return nil }
+        func find(_ resolved: String?) -> MountTable.Entry? {
+            resolved.flatMap { table.entry(at: $0) }.flatMap { $0.isAegisFS ? $0 : nil }
+        }
+        return find(Paths.resolveParent(path)) ?? find(Paths.resolve(path))
     }
 
     /// Mounts whose daemon has died, or which belong to a user whose daemons cannot be seen.

@@ -20,6 +20,9 @@ struct CheckDocument: Codable, Sendable {
     var dataBlocks: UInt64
     /// Of a volume that was not unmounted cleanly: not part of what was checked.
     var journaledOperations: UInt64
+    /// Places that reads and scrubs have found to have no good copy, as `status` lists them; data is not
+    /// read by a check, so they are no findings of its own.
+    var listedDamage: UInt64
     var omittedFindings: UInt64
     var findings: [Finding]
 
@@ -32,6 +35,7 @@ struct CheckDocument: Codable, Sendable {
         nodes = report.nodes
         dataBlocks = report.dataBlocks
         journaledOperations = report.journaledOperations
+        listedDamage = report.listedDamage
         omittedFindings = report.omittedFindings
         findings = report.findings.map {
             Finding(
@@ -155,6 +159,11 @@ enum CheckVerb {
             ? ""
             : "  the last checkpoint was checked; \(document.journaledOperations) operations after it "
                 + "are in the journal, and the next mount brings them back\n"
-        Terminal.output("\(path): \(verdict)\n  \(contents)\n\(journal)")
+        let damage =
+            document.listedDamage == 0
+            ? ""
+            : "  \(document.listedDamage) places without a good copy are on the volume's list: "
+                + "'aegisfs status' names the files\n"
+        Terminal.output("\(path): \(verdict)\n  \(contents)\n\(damage)\(journal)")
     }
 }
