@@ -13,4 +13,6 @@ static const int directAccessFlag = 040000;
 
 int fallocate(int descriptor, int mode, long offset, long length);
 int syncfs(int descriptor);
+int renameat2(
+    int fromDirectory, const char *from, int toDirectory, const char *to, unsigned int flags);
 int memfd_create(const char *name, unsigned int flags);

@@ -18,10 +18,13 @@ final class MountDaemon: ControlService {
     }
 
     let volume: Volume
+    /// What is mounted of it.
+    let files: FileSystem
     private let device: HeldDevice
     let registration: MountRegistration
     private let session: FuseSession
     private let scrubs: ScrubService
+    private let advice: DamageAdvice
     private let showsSnapshot: Bool
     private let log: @Sendable (String) -> Void
 
@@ -34,7 +37,7 @@ final class MountDaemon: ControlService {
         self.device = device
         self.log = log
         showsSnapshot = plan.options.files?.isSnapshot == true
-        let files = try Self.files(of: volume, plan)
+        files = try Self.files(of: volume, plan)
         let status = volume.status()
         guard let identity = DeviceIdentity(path: plan.target) else {
             throw Target.missing(plan.target, errno)
@@ -48,6 +51,7 @@ final class MountDaemon: ControlService {
                 state: .starting, outcome: nil))
         self.registration = registration
         scrubs = ScrubService(volume, log: log)
+        advice = DamageAdvice(volume, log: log)
         var options = FuseMountOptions()
         options.source = plan.options.sourceName ?? registration.current.device
         options.ro = plan.options.isReadOnly
@@ -66,6 +70,7 @@ final class MountDaemon: ControlService {
                 fileSystem: files, mountpoint: plan.mountpoint, options: options)
         } catch {
             scrubs.stop()
+            advice.stop()
             registration.remove()
             throw Failure(.failed, .mountRefused, error.description, hint: error.cure)
         }
@@ -121,6 +126,7 @@ final class MountDaemon: ControlService {
             device.close()
             throw error
         }
+        relay.whenDamaged { [weak daemon] in daemon?.advice.wake() }
         try daemon.serve(readiness)
         withExtendedLifetime(relay) {}
     }
@@ -147,6 +153,7 @@ final class MountDaemon: ControlService {
         registration.update { $0.state = .finishing }
         server?.stop()
         scrubs.stop()
+        advice.stop()
         // Wakes the signal thread, which has nothing left to do.
         kill(getpid(), SIGUSR1)
         signals.join()
@@ -202,6 +209,12 @@ final class MountDaemon: ControlService {
             reply.snapshot = try changeSnapshots(request.snapshot)
             return reply
         }
+        if request.command == .restore {
+            reply.restore = try RestoreService(
+                volume: volume, files: files, target: record.device
+            ).perform(request.restore, isCancelled: isCancelled, progress: progress)
+            return reply
+        }
         do throws(FSError) {
             switch request.command {
             case .status:
@@ -211,6 +224,7 @@ final class MountDaemon: ControlService {
                     condition: MountCondition(ofOwn: record))
                 reply.status?.addScan(of: volume, scrubs.current)
                 reply.status?.freeSpace = FreeSpaceDocument(of: volume)
+                reply.status?.addSnapshots(of: volume)
             case .sync:
                 try volume.synchronize()
             case .check:
@@ -239,7 +253,7 @@ final class MountDaemon: ControlService {
                 try FileRequests.perform(
                     request, volume.fileSystem, &reply, isCancelled: isCancelled,
                     progress: progress)
-            case .snapshot, .stream: break
+            case .snapshot, .stream, .restore: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
@@ -332,9 +346,19 @@ private final class Readiness: @unchecked Sendable {
 }
 
 /// Turns what a volume reports into lines of the log.
-private final class EventRelay: VolumeObserver {
+///
+/// Safe to share: what changes is behind `lock`.
+private final class EventRelay: VolumeObserver, @unchecked Sendable {
     private let log: @Sendable (String) -> Void
+    private let lock = Mutex()
+    private var advise: @Sendable () -> Void = {}
     init(log: @escaping @Sendable (String) -> Void) { self.log = log }
+
+    /// Also hears of what was found damaged until now.
+    func whenDamaged(_ body: @escaping @Sendable () -> Void) {
+        lock.withLock { advise = body }
+        body()
+    }
 
     func volume(_ event: VolumeEvent) {
         switch event {
@@ -344,7 +368,9 @@ private final class EventRelay: VolumeObserver {
                 "the journal was replayed: \(recovery.operations) operations, "
                     + "\(recovery.bytes) bytes, \(Int(recovery.milliseconds)) ms")
         case .latched(let why): log("the volume takes no more changes: \(why)")
-        case .damage(let what): log("damage: \(what)")
+        case .damage(let what):
+            log("damage: \(what)")
+            lock.withLock { advise }()
         case .healed(let what): log("healed: \(what)")
         }
     }
