@@ -87,7 +87,9 @@ let package = Package(
             swiftSettings: common),
         .testTarget(
             name: "FSSystemTests",
-            dependencies: ["FSCore", "FSModules", "FSTestSupport", "aegisfs-conformance"],
+            dependencies: [
+                "FSCore", "FSModules", "FSFuse", "FSTestSupport", "aegisfs-conformance",
+            ],
             swiftSettings: common),
         .testTarget(
             name: "aegisfsTests", dependencies: ["FSTestSupport", "aegisfs"], swiftSettings: common),

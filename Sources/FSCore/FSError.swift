@@ -40,6 +40,8 @@ public enum FSError: Error, Equatable, Sendable {
     case notSupported
     /// ESTALE: no such inode.
     case stale
+    /// EXDEV: a file of one tree is to be linked, moved or shared into another.
+    case crossDevice
     /// ENXIO: no data, or no hole, behind the given offset.
     case noDataBeyond
     /// EBUSY
@@ -127,6 +129,7 @@ extension FSError: CustomStringConvertible {
         case .accessDenied: "permission denied"
         case .notSupported: "operation not supported"
         case .stale: "stale file handle"
+        case .crossDevice: "not within one tree of the volume"
         case .noDataBeyond: "no data or hole beyond this offset"
         case .busy: "resource busy"
         case .interrupted: "cancelled"

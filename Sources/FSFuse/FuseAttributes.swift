@@ -4,16 +4,14 @@ internal import CFuse3
 package import FSCore
 internal import Glibc
 
-/// A FUSE node id: a tag of 16 bits above an inode number of 48.
-///
-/// The tag tells the trees of one mount apart, zero being the head: without it a snapshot's file
-/// would share the head's page cache. The root has node id 1 by protocol, and inode number 1.
+/// Parts of a node id (`FuseTags`).
 package enum FuseNodeID {
-    /// The inode of the head behind a node id.
+    package static let root: UInt64 = 1
+    static let tagShift: UInt64 = 48
+
     @inline(__always)
-    package static func inode(_ nodeID: UInt64) throws(FSError) -> InodeNumber {
-        guard nodeID < InodeNumber.limit else { throw .stale }
-        return InodeNumber(nodeID)
+    static func inode(_ nodeID: UInt64) -> InodeNumber {
+        InodeNumber(nodeID & (InodeNumber.limit - 1))
     }
 }
 

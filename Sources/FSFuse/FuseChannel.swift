@@ -16,7 +16,11 @@ internal import Glibc
 internal import Synchronization
 
 final class FuseChannel: Sendable {
-    let fileSystem: FileSystem
+    let head: FuseHead
+    let tags = FuseTags()
+    let gate = FuseGate()
+    /// What is below `.snapshots`; nil if the mount does not show it.
+    let snapshots: FuseSnapshotNodes?
     /// Use the kernel's writeback cache.
     let writeback: Bool
     private let log: @Sendable (String) -> Void
@@ -25,14 +29,18 @@ final class FuseChannel: Sendable {
     private let threadKey: pthread_key_t
     /// `FuseFeatures` in force; zero before INIT was answered, constant afterwards.
     private let features = Atomic<UInt64>(0)
+    private let refused = RefusedWrites()
     /// The address of the session; zero before `attach`.
     private let session = Atomic<UInt>(0)
 
     init(
-        fileSystem: FileSystem, writeback: Bool, log: @escaping @Sendable (String) -> Void,
+        fileSystem: FileSystem, snapshots: (any SnapshotNamespace)?, writeback: Bool,
+        log: @escaping @Sendable (String) -> Void,
         whenReady: @escaping @Sendable () -> Void
     ) {
-        self.fileSystem = fileSystem
+        head = FuseHead(fileSystem, tags)
+        let tags = tags
+        self.snapshots = snapshots.map { FuseSnapshotNodes($0, tags) }
         self.writeback = writeback
         self.log = log
         self.whenReady = whenReady
@@ -48,12 +56,9 @@ final class FuseChannel: Sendable {
     func attach(to session: OpaquePointer) {
         var io = fuse_custom_io()
         io.read = { descriptor, buffer, capacity, userdata in
-            let count = Glibc.read(descriptor, buffer, capacity)
-            guard count >= FuseRequestMessage.headerLength, let buffer, let userdata else {
-                return count
-            }
+            guard let buffer, let userdata else { return -1 }
             return Unmanaged<FuseChannel>.fromOpaque(userdata)._withUnsafeGuaranteedRef {
-                $0.receive(MutableByteView(base: buffer, count: count))
+                $0.receive(descriptor, buffer, capacity)
             }
         }
         io.writev = { descriptor, parts, count, userdata in
@@ -67,8 +72,11 @@ final class FuseChannel: Sendable {
         self.session.store(UInt(bitPattern: session), ordering: .relaxed)
         // The kernel lets a program run by the mode that it has cached, and does not ask again
         // after a write, fallocate or copy that makes us take set-user-id away.
-        fileSystem.whenUnprivileged = { [weak self] in self?.forgetAttributes(of: $0.rawValue) }
-        fileSystem.isMember = { ProcessGroups.contain($1, process: $0.process) }
+        head.files.whenUnprivileged = { [weak self] inode in
+            guard let self else { return }
+            forgetAttributes(of: head.nodeID(of: inode))
+        }
+        head.files.isMember = { ProcessGroups.contain($1, process: $0.process) }
     }
 
     /// Has the kernel ask for an inode's attributes again, which it did not expect to change. Nothing is said about pages, for which it would have to wait.
@@ -79,13 +87,42 @@ final class FuseChannel: Sendable {
         fuse_lowlevel_notify_inval_inode(session, nodeID, -1, 0)
     }
 
+    /// Has the kernel drop the pages of files that it changed although nobody may, after it was told
+    /// so. One thread at a time waits for pages, so that the others answer what these wait for.
+    func forgetContents(of nodeID: UInt64) {
+        let isFirst = refused.lock.withLock {
+            refused.nodeIDs.insert(nodeID)
+            defer { refused.isWorking = true }
+            return !refused.isWorking
+        }
+        guard isFirst, let session = OpaquePointer(bitPattern: session.load(ordering: .relaxed))
+        else { return }
+        while let next = refused.takeOne() {
+            fuse_lowlevel_notify_inval_inode(session, next, 0, 0)
+        }
+    }
+
+    /// Node ids whose pages are to be dropped.
+    private final class RefusedWrites: @unchecked Sendable {
+        let lock = Mutex()
+        var nodeIDs: Set<UInt64> = []
+        var isWorking = false
+        func takeOne() -> UInt64? {
+            lock.withLock {
+                let one = nodeIDs.popFirst()
+                if one == nil { isWorking = false }
+                return one
+            }
+        }
+    }
+
     /// What belongs to the calling thread of the loop.
     @inline(__always)
     var thread: UnsafeMutablePointer<FuseThread> {
         if let known = pthread_getspecific(threadKey) {
             return known.assumingMemoryBound(to: FuseThread.self)
         }
-        let thread = FuseThread.make()
+        let thread = FuseThread.make(gate)
         pthread_setspecific(threadKey, thread)
         return thread
     }
@@ -93,14 +130,21 @@ final class FuseChannel: Sendable {
     /// Tells about an error of the medium; others are the caller's own business.
     func report(_ error: FSError, in operation: StaticString, on nodeID: UInt64) {
         guard FuseErrno.isWorthLogging(error) else { return }
-        log("\(operation) of inode \(nodeID): \(error)")
+        log("\(operation) of inode \(FuseNodeID.inode(nodeID).rawValue): \(error)")
     }
 
-    /// A request has been read.
+    /// Reads a request.
     ///
-    /// - Returns: its length for libfuse.
-    private func receive(_ message: MutableByteView) -> Int {
+    /// - Returns: its length for libfuse, or what read(2) says.
+    private func receive(
+        _ descriptor: Int32, _ buffer: UnsafeMutableRawPointer, _ capacity: Int
+    ) -> Int {
         let thread = thread
+        gate.leave(thread)
+        let count = Glibc.read(descriptor, buffer, capacity)
+        guard count >= FuseRequestMessage.headerLength else { return count }
+        gate.enter(thread)
+        let message = MutableByteView(base: buffer, count: count)
         thread.pointee.notes = FuseRequestNotes()
         if FuseRequestMessage.opcode(message) == FuseOpcode.initialize {
             thread.pointee.offered = FuseRequestMessage.offeredFeatures(message.view)
@@ -137,24 +181,34 @@ final class FuseChannel: Sendable {
 }
 
 /// What each thread of the loop owns: notes on the request it works on, and memory for a reply.
-struct FuseThread {
+struct FuseThread: ~Copyable {
+    /// It works on a request.
+    let isBusy = Atomic<Bool>(false)
     var notes = FuseRequestNotes()
     /// Set from reading INIT to answering it.
     var offered: FuseFeatures?
     private var buffer: UnsafeMutableRawBufferPointer
+    private let gate: FuseGate
+
+    private init(_ gate: FuseGate) {
+        self.gate = gate
+        buffer = Self.allocate(Self.usualCapacity)
+    }
 
     /// A READ is at most as large as a WRITE.
     private static let usualCapacity = FuseOperations.maximumWrite
 
-    static func make() -> UnsafeMutablePointer<FuseThread> {
+    static func make(_ gate: FuseGate) -> UnsafeMutablePointer<FuseThread> {
         let thread = UnsafeMutablePointer<FuseThread>.allocate(capacity: 1)
-        thread.initialize(to: FuseThread(buffer: allocate(usualCapacity)))
+        thread.initialize(to: FuseThread(gate))
+        gate.add(thread)
         return thread
     }
 
     /// The destructor of the thread-specific key.
     static func destroy(_ pointer: UnsafeMutableRawPointer?) {
         guard let thread = pointer?.assumingMemoryBound(to: FuseThread.self) else { return }
+        thread.pointee.gate.remove(thread)
         thread.pointee.buffer.deallocate()
         thread.deinitialize(count: 1)
         thread.deallocate()

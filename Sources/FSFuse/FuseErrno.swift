@@ -26,6 +26,7 @@ package enum FuseErrno {
         case .accessDenied: EACCES
         case .notSupported: EOPNOTSUPP
         case .stale: ESTALE
+        case .crossDevice: EXDEV
         case .noDataBeyond: ENXIO
         case .busy: EBUSY
         case .interrupted: EINTR
@@ -47,7 +48,7 @@ package enum FuseErrno {
         case .noSuchEntry, .entryExists, .notDirectory, .isDirectory, .directoryNotEmpty,
             .nameTooLong, .tooManyLinks, .invalidArgument, .fileTooLarge, .noSpace, .readOnly,
             .noSuchAttribute, .attributeTooLarge, .notPermitted, .accessDenied, .notSupported,
-            .stale, .noDataBeyond, .busy, .interrupted:
+            .stale, .crossDevice, .noDataBeyond, .busy, .interrupted:
             false
         }
     }

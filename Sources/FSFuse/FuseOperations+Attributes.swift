@@ -33,6 +33,9 @@ extension FuseOperations {
     static func addAttributes(to table: inout fuse_lowlevel_ops) {
         table.getattr = { handle, nodeID, _ in
             let request = FuseRequest(handle)
+            guard request.isInHead(nodeID) else {
+                return request.replySnapshotAttributes(nodeID)
+            }
             request.serve("getattr", nodeID) { (fileSystem, inode) throws(FSError) in
                 request.reply(attributes: try fileSystem.attributes(of: inode))
             }

@@ -21,6 +21,7 @@ extension FuseOperations {
         }
         table.write = { handle, nodeID, bytes, count, offset, _ in
             let request = FuseRequest(handle)
+            guard request.isInHead(nodeID) else { return request.refuseWrite(nodeID) }
             let source = ByteView(base: bytes.unsafelyUnwrapped, count: count)
             request.serve("write", nodeID) { (fileSystem, inode) throws(FSError) in
                 let written = try fileSystem.write(
@@ -71,7 +72,8 @@ extension FuseOperations {
             request.serve("copy_file_range", source) { (fileSystem, inode) throws(FSError) in
                 let copied = try fileSystem.copyRange(
                     from: inode, at: UInt64(position: sourceOffset),
-                    to: try FuseNodeID.inode(target), at: UInt64(position: targetOffset),
+                    to: try request.inode(target, with: source),
+                    at: UInt64(position: targetOffset),
                     count: min(UInt64(count), FuseOperations.maximumCopy),
                     by: request.ordinaryUser)
                 request.reply(written: Int(copied))

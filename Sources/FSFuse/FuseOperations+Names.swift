@@ -7,10 +7,14 @@ extension FuseOperations {
     static func addNames(to table: inout fuse_lowlevel_ops) {
         table.lookup = { handle, parent, name in
             let request = FuseRequest(handle)
+            let name = ByteView(name)
+            guard !request.isInSnapshots(parent, name) else {
+                return request.lookupSnapshot(name, in: parent)
+            }
             request.serve("lookup", parent) { (fileSystem, directory) throws(FSError) in
                 do throws(FSError) {
                     request.reply(
-                        entry: try fileSystem.lookup(ByteView(name), in: directory), fileSystem)
+                        entry: try fileSystem.lookup(name, in: directory), fileSystem)
                 } catch .noSuchEntry {
                     request.replyNoEntry()
                 }
@@ -18,13 +22,13 @@ extension FuseOperations {
         }
         table.forget = { handle, nodeID, count in
             let request = FuseRequest(handle)
-            request.forget(nodeID, count)
+            request.release(nodeID, count: count)
             request.finish()
         }
         table.forget_multi = { handle, count, forgets in
             let request = FuseRequest(handle)
             for one in UnsafeBufferPointer(start: forgets, count: count) {
-                request.forget(one.ino, one.nlookup)
+                request.release(one.ino, count: one.nlookup)
             }
             request.finish()
         }
@@ -34,6 +38,7 @@ extension FuseOperations {
                 mode: mode, kind: .regular,
                 device: FuseAttributes.device(UInt32(truncatingIfNeeded: device)))
             request.serve("mknod", parent) { (fileSystem, directory) throws(FSError) in
+                try request.requireFree(ByteView(name), in: parent)
                 request.reply(
                     entry: try fileSystem.create(ByteView(name), in: directory, new), fileSystem)
             }
@@ -42,6 +47,7 @@ extension FuseOperations {
             let request = FuseRequest(handle)
             let new = request.newInode(mode: mode, kind: .directory)
             request.serve("mkdir", parent) { (fileSystem, directory) throws(FSError) in
+                try request.requireFree(ByteView(name), in: parent)
                 request.reply(
                     entry: try fileSystem.create(ByteView(name), in: directory, new), fileSystem)
             }
@@ -61,6 +67,7 @@ extension FuseOperations {
         table.symlink = { handle, target, parent, name in
             let request = FuseRequest(handle)
             request.serve("symlink", parent) { (fileSystem, directory) throws(FSError) in
+                try request.requireFree(ByteView(name), in: parent)
                 let attributes = try fileSystem.createSymbolicLink(
                     ByteView(name), in: directory, target: ByteView(target),
                     userID: request.userID, groupID: request.groupID)
@@ -70,14 +77,16 @@ extension FuseOperations {
         table.link = { handle, nodeID, parent, name in
             let request = FuseRequest(handle)
             request.serve("link", nodeID) { (fileSystem, inode) throws(FSError) in
+                try request.requireFree(ByteView(name), in: parent)
                 let attributes = try fileSystem.link(
-                    inode, as: ByteView(name), in: try FuseNodeID.inode(parent))
+                    inode, as: ByteView(name), in: try request.inode(parent, with: nodeID))
                 request.reply(entry: attributes, fileSystem)
             }
         }
         table.unlink = { handle, parent, name in
             let request = FuseRequest(handle)
             request.serve("unlink", parent) { (fileSystem, directory) throws(FSError) in
+                try request.requireFree(ByteView(name), in: parent)
                 try fileSystem.unlink(ByteView(name), in: directory)
                 request.succeed()
             }
@@ -85,6 +94,7 @@ extension FuseOperations {
         table.rmdir = { handle, parent, name in
             let request = FuseRequest(handle)
             request.serve("rmdir", parent) { (fileSystem, directory) throws(FSError) in
+                try request.requireFree(ByteView(name), in: parent)
                 try fileSystem.removeDirectory(ByteView(name), in: directory)
                 request.succeed()
             }
@@ -92,20 +102,14 @@ extension FuseOperations {
         table.rename = { handle, parent, name, newParent, newName, flags in
             let request = FuseRequest(handle)
             request.serve("rename", parent) { (fileSystem, directory) throws(FSError) in
+                try request.requireFree(ByteView(name), in: parent)
+                try request.requireFree(ByteView(newName), in: newParent)
                 try fileSystem.rename(
                     ByteView(name), in: directory,
-                    to: ByteView(newName), in: try FuseNodeID.inode(newParent),
+                    to: ByteView(newName), in: try request.inode(newParent, with: parent),
                     RenameOptions(rawValue: flags), owner: (request.userID, request.groupID))
                 request.succeed()
             }
         }
-    }
-}
-
-extension FuseRequest {
-    /// Nothing can be answered to a FORGET; a node id of another tree has no reference here.
-    fileprivate func forget(_ nodeID: fuse_ino_t, _ count: UInt64) {
-        guard let inode = try? FuseNodeID.inode(nodeID) else { return }
-        withFileSystem { $0.release(inode, count: count) }
     }
 }

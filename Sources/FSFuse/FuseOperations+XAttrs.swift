@@ -7,13 +7,17 @@ extension FuseOperations {
     static func addExtendedAttributes(to table: inout fuse_lowlevel_ops) {
         table.getxattr = { handle, nodeID, name, capacity in
             let request = FuseRequest(handle)
-            request.serve("getxattr", nodeID) { (fileSystem, inode) throws(FSError) in
+            request.serve("getxattr", nodeID, orListing: .noSuchAttribute) {
+                (fileSystem, inode) throws(FSError) in
                 let value = try fileSystem.extendedAttribute(ByteView(name), of: inode)
                 request.reply(attribute: value, capacity: capacity)
             }
         }
         table.listxattr = { handle, nodeID, capacity in
             let request = FuseRequest(handle)
+            guard !request.isListing(nodeID) else {
+                return request.reply(attribute: [], capacity: capacity)
+            }
             request.serve("listxattr", nodeID) { (fileSystem, inode) throws(FSError) in
                 let names = try fileSystem.extendedAttributeNames(
                     of: inode, includingTrusted: !request.isOrdinaryUser)

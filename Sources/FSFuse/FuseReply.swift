@@ -21,14 +21,23 @@ struct FuseRequest {
     }
 
     /// Runs one operation and turns what it throws into the reply.
+    ///
+    /// - Parameter listed: what is answered in a directory of names of snapshots.
     @inline(__always)
     func serve(
         _ operation: StaticString, _ nodeID: fuse_ino_t, latched: Int32 = EROFS,
+        orListing listed: FSError = .readOnly,
         _ body: (FileSystem, InodeNumber) throws(FSError) -> Void
     ) {
         channel._withUnsafeGuaranteedRef { channel in
             do throws(FSError) {
-                try body(channel.fileSystem, FuseNodeID.inode(nodeID))
+                if channel.head.contains(nodeID) {
+                    try body(channel.head.files, FuseNodeID.inode(nodeID))
+                } else {
+                    guard let nodes = channel.snapshots else { throw .stale }
+                    let node = try nodes.node(nodeID, orListing: listed)
+                    try body(node.files, node.inode)
+                }
             } catch {
                 channel.report(error, in: operation, on: nodeID)
                 fail(FuseErrno.code(for: error, latched: latched))
@@ -36,10 +45,63 @@ struct FuseRequest {
         }
     }
 
+    /// Runs an operation of which nothing is in the head.
+    func serveSnapshots(
+        _ operation: StaticString, _ nodeID: fuse_ino_t,
+        _ body: (FuseSnapshotNodes) throws(FSError) -> Void
+    ) {
+        channel._withUnsafeGuaranteedRef { channel in
+            do throws(FSError) {
+                guard let nodes = channel.snapshots else { throw .stale }
+                try body(nodes)
+            } catch {
+                channel.report(error, in: operation, on: nodeID)
+                fail(FuseErrno.code(for: error))
+            }
+        }
+    }
+
+    @inline(__always)
+    func isInHead(_ nodeID: fuse_ino_t) -> Bool {
+        channel._withUnsafeGuaranteedRef { $0.head.contains(nodeID) }
+    }
+
+    /// The second inode of an operation on two of them.
+    ///
+    /// - Parameter first: the node id of the other one. Outside of the head the operation is refused
+    ///   anyhow.
+    @inline(__always)
+    func inode(
+        _ second: fuse_ino_t, with first: fuse_ino_t
+    ) throws(FSError) -> InodeNumber {
+        guard isInHead(first), isInHead(second) else {
+            return try snapshotInode(second, with: first)
+        }
+        return FuseNodeID.inode(second)
+    }
+
+    private func snapshotInode(
+        _ second: fuse_ino_t, with first: fuse_ino_t
+    ) throws(FSError) -> InodeNumber {
+        guard let nodes = channel._withUnsafeGuaranteedRef({ $0.snapshots }) else { throw .stale }
+        func place(_ nodeID: fuse_ino_t) throws(FSError) -> SnapshotPlace? {
+            if isInHead(nodeID) { return nil }
+            if let listing = nodes.listing(nodeID) { return listing }
+            return try nodes.node(nodeID).place
+        }
+        throw try place(first) == place(second) ? .readOnly : .crossDevice
+    }
+
+    var showsSnapshots: Bool { channel._withUnsafeGuaranteedRef { $0.snapshots != nil } }
+    func isListing(_ nodeID: fuse_ino_t) -> Bool {
+        !isInHead(nodeID)
+            && channel._withUnsafeGuaranteedRef { $0.snapshots?.listing(nodeID) != nil }
+    }
+
     /// Runs something that has neither an inode nor an error.
     @inline(__always)
     func withFileSystem(_ body: (FileSystem) -> Void) {
-        channel._withUnsafeGuaranteedRef { body($0.fileSystem) }
+        channel._withUnsafeGuaranteedRef { body($0.head.files) }
     }
 
     // MARK: What the request says besides its arguments
@@ -86,6 +148,23 @@ struct FuseRequest {
         channel._withUnsafeGuaranteedRef { $0.thread.pointee.memory(count) }
     }
 
+    /// Gives back references; a node id that leads nowhere has none.
+    @inline(__always)
+    func release(_ nodeID: fuse_ino_t, count: UInt64) {
+        channel._withUnsafeGuaranteedRef { channel in
+            if channel.head.contains(nodeID) {
+                channel.head.files.release(FuseNodeID.inode(nodeID), count: count)
+            } else if nodeID >> FuseNodeID.tagShift != FuseTags.places {
+                channel.tags.release(nodeID >> FuseNodeID.tagShift, count)
+            }
+        }
+    }
+
+    /// Has the kernel forget what it holds of a file's contents.
+    func forgetContents(of nodeID: fuse_ino_t) {
+        channel._withUnsafeGuaranteedRef { $0.forgetContents(of: nodeID) }
+    }
+
     /// Has the kernel ask for attributes again that the request changed and does not carry.
     func forgetAttributes(of nodeID: fuse_ino_t) {
         channel._withUnsafeGuaranteedRef { $0.forgetAttributes(of: nodeID) }
@@ -98,15 +177,14 @@ struct FuseRequest {
     /// For FORGET, which has no reply.
     func finish() { fuse_reply_none(handle) }
 
-    func reply(attributes: Attributes) {
+    func reply(attributes: Attributes, validSeconds: UInt64 = FuseAttributes.validSeconds) {
         if notes.origin == .statx {
             let reply = memory(FuseStatxReply.length)
-            FuseStatxReply.encode(
-                attributes, validSeconds: FuseAttributes.validSeconds, into: reply)
+            FuseStatxReply.encode(attributes, validSeconds: validSeconds, into: reply)
             return self.reply(bytes: reply.view)
         }
         var stat = FuseAttributes.stat(attributes)
-        fuse_reply_attr(handle, &stat, Double(FuseAttributes.validSeconds))
+        fuse_reply_attr(handle, &stat, Double(validSeconds))
     }
 
     /// An open that the kernel need not have asked about. Only where every access counts it has to:
@@ -168,10 +246,22 @@ struct FuseRequest {
     // MARK: Replies that carry references
 
     func reply(entry attributes: Attributes, _ fileSystem: FileSystem) {
-        var entry = FuseRequest.entry(attributes)
+        var entry = headEntry(attributes)
         if fuse_reply_entry(handle, &entry) != 0 {
             fileSystem.release(attributes.inode, count: 1)
         }
+    }
+
+    /// What is not in the head: its inode is the node id.
+    func reply(
+        entry attributes: Attributes, generation: UInt64,
+        entrySeconds: UInt64 = FuseAttributes.validSeconds,
+        attributeSeconds: UInt64 = FuseAttributes.validSeconds
+    ) {
+        var entry = FuseRequest.entry(attributes, attributes.inode.rawValue, generation)
+        entry.entry_timeout = Double(entrySeconds)
+        entry.attr_timeout = Double(attributeSeconds)
+        if fuse_reply_entry(handle, &entry) != 0 { release(entry.ino, count: 1) }
     }
 
     /// "No such name", which the kernel may remember.
@@ -182,7 +272,7 @@ struct FuseRequest {
     }
 
     func reply(created attributes: Attributes, _ fileSystem: FileSystem) {
-        var entry = FuseRequest.entry(attributes)
+        var entry = headEntry(attributes)
         var file = fuse_file_info()
         // What an open that is not sent to the server counts as.
         file.keep_cache = 1
@@ -191,9 +281,20 @@ struct FuseRequest {
         }
     }
 
-    private static func entry(_ attributes: Attributes) -> fuse_entry_param {
+    private func headEntry(_ attributes: Attributes) -> fuse_entry_param {
+        channel._withUnsafeGuaranteedRef {
+            FuseRequest.entry(
+                attributes, $0.head.nodeID(of: attributes.inode),
+                $0.head.generation(of: attributes.inode))
+        }
+    }
+
+    private static func entry(
+        _ attributes: Attributes, _ nodeID: fuse_ino_t, _ generation: UInt64
+    ) -> fuse_entry_param {
         var entry = fuse_entry_param()
-        entry.ino = attributes.inode.rawValue
+        entry.ino = nodeID
+        entry.generation = generation
         entry.attr = FuseAttributes.stat(attributes)
         entry.attr_timeout = Double(FuseAttributes.validSeconds)
         entry.entry_timeout = Double(FuseAttributes.validSeconds)
@@ -206,9 +307,10 @@ struct FuseRequest {
     ///
     /// - Parameter attributes: of READDIRPLUS, the entry's, whose reference goes to the kernel
     ///   with the reply; nil for "." and "..", which get none.
+    /// - Parameter generation: of what is not in the head, whose inode is the node id.
     /// - Returns: whether it fitted.
     func append(
-        _ entry: DirectoryEntry, _ attributes: Attributes?, plus: Bool,
+        _ entry: DirectoryEntry, _ attributes: Attributes?, generation: UInt64? = nil, plus: Bool,
         to listing: MutableByteView, _ used: inout Int
     ) -> Bool {
         let room = listing.count - used
@@ -217,7 +319,13 @@ struct FuseRequest {
         let offset = off_t(truncatingIfNeeded: entry.cookie)
         let needed = FuseRequest.withCString(entry.name) { name in
             if plus {
-                var parameters = attributes.map(FuseRequest.entry) ?? fuse_entry_param()
+                var parameters = fuse_entry_param()
+                if let attributes {
+                    parameters =
+                        generation.map {
+                            FuseRequest.entry(attributes, attributes.inode.rawValue, $0)
+                        } ?? headEntry(attributes)
+                }
                 parameters.attr.st_ino = ino_t(entry.inode.rawValue)
                 parameters.attr.st_mode = attributes?.mode ?? entry.kind.modeBits
                 return fuse_add_direntry_plus(handle, target, room, name, &parameters, offset)
@@ -233,14 +341,14 @@ struct FuseRequest {
     }
 
     /// Sends a listing; one of READDIRPLUS has a reference in each entry with a node id.
-    func reply(listing: ByteView, plus: Bool, _ fileSystem: FileSystem) {
+    func reply(listing: ByteView, plus: Bool) {
         let bytes = listing.unsafeBytes
         let status = fuse_reply_buf(
             handle, bytes.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: CChar.self),
             bytes.count)
         guard status != 0, plus else { return }
         FuseDirectoryPlusReply.forEachNodeID(listing) { nodeID in
-            if nodeID != 0 { fileSystem.release(InodeNumber(nodeID), count: 1) }
+            if nodeID != 0 { release(nodeID, count: 1) }
         }
     }
 

@@ -24,27 +24,34 @@ public final class FuseSession: @unchecked Sendable {
     public var mountpoint: String { place.path }
 
     private let place: FuseMountpoint
-    private let channel: FuseChannel
+    let channel: FuseChannel
     private let session: OpaquePointer
     private let lock = Mutex()
     private var state = State.mounted
     private var exitRequested = false
+    /// Threads that tell the kernel something just now.
+    private var notifying = 0
 
     private enum State {
         case mounted
         case serving(pthread_t)
+        case ending
         case ended
     }
 
     /// Mounts. Whoever enters the mount waits until `run` is called.
+    ///
+    /// - Parameter snapshots: what `.snapshots` in the root shows; nil: there is no such directory.
     public init(
-        fileSystem: FileSystem, mountpoint: String, options: FuseMountOptions
+        fileSystem: FileSystem, snapshots: (any SnapshotNamespace)? = nil, mountpoint: String,
+        options: FuseMountOptions
     ) throws(FuseMountError) {
         let isPrivileged = geteuid() == 0
         let place = try FuseMountpoint(mountpoint, options: options, isPrivileged: isPrivileged)
         let onReady = options.onReady
         let channel = FuseChannel(
-            fileSystem: fileSystem, writeback: options.writeback, log: options.log
+            fileSystem: fileSystem, snapshots: snapshots,
+            writeback: options.writeback, log: options.log
         ) {
             place.deviceNumber.map(BackingDeviceLimits.raise)
             onReady()
@@ -141,6 +148,21 @@ public final class FuseSession: @unchecked Sendable {
         }
     }
 
+    /// Lends the session for a notification, which may wait for others in the kernel.
+    func withSession(_ body: (OpaquePointer) -> Void) {
+        let isServing = lock.withLock {
+            guard case .serving = state else { return false }
+            notifying += 1
+            return true
+        }
+        guard isServing else { return }
+        body(session)
+        lock.withLock {
+            notifying -= 1
+            lock.signalAll()
+        }
+    }
+
     private var isServing: Bool {
         lock.withLock { if case .serving = state { true } else { false } }
     }
@@ -151,7 +173,11 @@ public final class FuseSession: @unchecked Sendable {
     private func end() {
         lock.withLock {
             if case .ended = state { return }
-            fuse_session_destroy(session)
+            if case .serving = state { state = .ending }
+            // Nobody answers any more what a notification may wait for. The process is about to
+            // end, and the kernel closes the descriptor then.
+            for _ in 0..<100 where notifying > 0 { lock.wait(milliseconds: 20) }
+            if notifying == 0 { fuse_session_destroy(session) }
             state = .ended
             lock.signalAll()
         }

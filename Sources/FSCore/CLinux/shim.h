@@ -2,6 +2,7 @@
 // not set, and headers that it leaves out.
 #pragma once
 
+#include <linux/stat.h>
 #include <sys/xattr.h>
 
 // O_DIRECT of open(2).
@@ -16,3 +17,6 @@ int syncfs(int descriptor);
 int renameat2(
     int fromDirectory, const char *from, int toDirectory, const char *to, unsigned int flags);
 int memfd_create(const char *name, unsigned int flags);
+int statx(int directory, const char *path, int flags, unsigned mask, struct statx *result);
+// AT_STATX_DONT_SYNC: what the kernel knows, without asking a server.
+static const int cachedStatusFlag = 0x4000;

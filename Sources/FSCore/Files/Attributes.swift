@@ -166,6 +166,13 @@ public struct DirectoryEntry {
     public var kind: FileKind
     /// Positive, stable for the life of the entry; a listing continues behind it.
     public var cookie: UInt64
+
+    public init(name: ByteView, inode: InodeNumber, kind: FileKind, cookie: UInt64) {
+        self.name = name
+        self.inode = inode
+        self.kind = kind
+        self.cookie = cookie
+    }
 }
 
 /// renameat2(2).

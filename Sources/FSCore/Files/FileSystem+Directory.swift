@@ -312,7 +312,7 @@ extension FileSystem {
             for listed in batch.entries {
                 // A name whose inode is damaged is listed all the same, without attributes.
                 let attributes = try? attributes(of: listed.inode)
-                if attributes != nil { references.retain(listed.inode) }
+                if attributes != nil { retain(listed.inode) }
                 batch.attributes.append(attributes)
             }
         }

@@ -23,13 +23,19 @@ extension FileSystem {
             }
             let attributes = try attributes(of: inode)
             // Under the directory's lock: the name cannot go and its inode not be reclaimed.
-            references.retain(inode)
+            retain(inode)
             return attributes
         }
     }
 
+    /// What cannot lose its name needs no counting.
+    func retain(_ inode: InodeNumber) {
+        if !isReadOnly { references.retain(inode) }
+    }
+
     /// Gives back `count` references; the last one of an inode without a name reclaims it.
     public func release(_ inode: InodeNumber, count: UInt64) {
+        guard !isReadOnly else { return }
         if references.release(inode, count), orphans.contains(inode) { reclaim(inode) }
     }
 

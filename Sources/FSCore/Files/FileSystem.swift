@@ -19,7 +19,7 @@ public final class FileSystem: @unchecked Sendable {
     package let tree: CopyOnWriteTree
     /// Of a snapshot: every change is refused.
     let isReadOnly: Bool
-    let locks = InodeLocks()
+    let locks: InodeLocks
     let references = InodeReferences()
     let orphans = OrphanSet()
     /// Serializes moves of directories between directories.
@@ -36,6 +36,7 @@ public final class FileSystem: @unchecked Sendable {
         self.volume = volume
         self.tree = tree
         self.isReadOnly = isReadOnly
+        locks = isReadOnly ? .ofUnchangingTrees : InodeLocks()
         fileMap = FileMap(volume, tree, isReadOnly: isReadOnly)
     }
 
@@ -177,6 +178,8 @@ extension InodeRecord {
 @safe
 final class InodeLocks: @unchecked Sendable {
     private static let stripeCount = 1024
+    /// Of all trees that nobody changes: these locks are only taken shared.
+    static let ofUnchangingTrees = InodeLocks()
     private let stripes = (0..<stripeCount).map { _ in ReadWriteLock() }
 
     @inline(__always)
@@ -227,6 +230,17 @@ final class InodeReferences: @unchecked Sendable {
             shard.counts[inode.rawValue] = nil
             return true
         }
+    }
+
+    /// Of all inodes.
+    var total: UInt64 {
+        shards.reduce(0) { sum, shard in
+            shard.lock.withLock { shard.counts.values.reduce(sum, +) }
+        }
+    }
+
+    func removeAll() {
+        for shard in shards { shard.lock.withLock { shard.counts = [:] } }
     }
 
     func isHeld(_ inode: InodeNumber) -> Bool {

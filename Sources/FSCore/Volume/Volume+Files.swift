@@ -27,9 +27,13 @@ extension Volume {
 }
 
 extension FileSystem {
-    /// The head has become another tree: what was known of inodes without a name is found out anew.
-    /// Nobody uses the files.
+    /// How often inodes are held.
+    package var referenceCount: UInt64 { references.total }
+
+    /// The head has become another tree: nobody holds an inode of it yet, and which have no name is found
+    /// out anew. Nobody uses the files.
     package func restart() throws(FSError) {
+        references.removeAll()
         orphans.removeAll()
         if !isReadOnly, (try? requireWritable()) != nil { try reclaimOrphans() }
     }

@@ -12,6 +12,11 @@ struct SnapshotTable {
         var adopted: Set<UInt64> = []
         var segments: [UInt64] { [record.id] + adopted }
 
+        /// Nil of what is no snapshot, or none any more.
+        var listed: Snapshots.Listed? {
+            guard record.kind == .snapshot, !record.isDeleted, let label else { return nil }
+            return Snapshots.Listed(id: record.id, name: label.name, created: record.created)
+        }
         /// It goes by itself, and only then its parent may.
         var isEnding: Bool { record.isDeleted && children.isEmpty }
         /// Its only child may take its place.

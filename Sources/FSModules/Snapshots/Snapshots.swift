@@ -24,10 +24,18 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
 
     typealias Node = SnapshotTable.Node
 
+    private struct Opened { weak var files: FileSystem? }
+    private static let recentCount = 32
+
     /// Guards what follows; a leaf.
     private let lock = Mutex()
     private var table = SnapshotTable()
-    private var opened: [UInt64: FileSystem] = [:]
+    /// Files of snapshots that somebody uses, by the snapshot's id.
+    private var opened: [UInt64: Opened] = [:]
+    /// The last ones, which stay open although nobody may use them just now.
+    private var recent: [(id: UInt64, files: FileSystem)] = []
+    /// When a name came, went or changed.
+    private var renamed = Timestamp.now()
     /// How often each is being read in one go, as `diff` and `send` do: it is not deleted then.
     private var pins: [UInt64: Int] = [:]
     private var receiving: Set<VolumeUUID> = []
@@ -65,6 +73,8 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     }
     /// The node that a head is now.
     func node(of head: TreeID) -> Node? { headNodes().first { $0.record.head == head } }
+    /// The id of the node that the default head is now; another after each snapshot and rollback.
+    package var headID: UInt64? { node(of: .head)?.record.id }
     public func isKnown(_ id: UInt64) -> Bool { lock.withLock { table.nodes[id] != nil } }
 
     func epoch(of id: UInt64) -> BirthEpoch { node(id)?.record.epoch ?? BirthEpoch(0) }
@@ -90,18 +100,72 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     func postpone(_ id: UInt64) { lock.withLock { table.postpone(id) } }
     func takeUpPostponed() -> Bool { lock.withLock { table.takeUpPostponed() } }
 
-    /// Files of a snapshot that are open, by its id.
+    /// Files of a snapshot, by its id: those that are open, or new ones.
     func openFiles(_ id: UInt64, _ make: () throws(FSError) -> FileSystem) throws(FSError)
         -> FileSystem
     {
-        if let known = lock.withLock({ opened[id] }) { return known }
+        if let known = lock.withLock({ opened[id]?.files }) { return known }
         let made = try make()
-        return lock.withLock {
-            if let known = opened[id] { return known }
-            opened[id] = made
+        let kept = lock.withLock { () -> FileSystem? in
+            if let known = opened[id]?.files { return known }
+            // Whoever deleted it meanwhile found nothing to close.
+            guard table.nodes[id]?.record.isDeleted == false else { return nil }
+            opened[id] = Opened(files: made)
+            recent.append((id, made))
+            if recent.count > Self.recentCount {
+                let oldest = recent.removeFirst().id
+                if opened[oldest]?.files == nil { opened[oldest] = nil }
+            }
             return made
         }
+        guard let kept else { throw .noSuchEntry }
+        return kept
     }
+
+    // MARK: Names, for browsing
+
+    /// A snapshot as a listing shows it.
+    struct Listed {
+        var id: UInt64
+        var name: [UInt8]
+        var created: Timestamp
+    }
+    var namesChanged: Timestamp { lock.withLock { renamed } }
+
+    /// Snapshots with a larger id, in the order of their ids.
+    func listed(after id: UInt64, atMost limit: Int) -> [Listed] {
+        lock.withLock {
+            var found: [Listed] = []
+            let ids = table.nodes.keys.filter { $0 > id }.sorted()
+            for id in ids where found.count < limit {
+                if let listed = table.nodes[id]?.listed { found.append(listed) }
+            }
+            return found
+        }
+    }
+    func listed(named name: [UInt8]) -> Listed? {
+        lock.withLock { table.idsByName[name].flatMap { table.nodes[$0]?.listed } }
+    }
+    /// The newest snapshot that was made within a second.
+    func newest(createdAt seconds: Int64) -> UInt64? {
+        lock.withLock {
+            table.nodes.values.filter { $0.record.created.seconds == seconds }.compactMap(
+                \.listed?.id
+            )
+            .max()
+        }
+    }
+    /// The same for each second in which one was made.
+    func newestBySecond() -> [Int64: UInt64] {
+        lock.withLock {
+            table.nodes.values.reduce(into: [:]) { newest, node in
+                guard let listed = node.listed else { return }
+                newest[listed.created.seconds] =
+                    max(newest[listed.created.seconds] ?? 0, listed.id)
+            }
+        }
+    }
+
     /// Keeps a snapshot from being deleted; throws `.noSuchEntry` without one.
     func pin(_ name: [UInt8]) throws(FSError) -> UInt64 {
         let id = lock.withLock { () -> UInt64? in
@@ -131,7 +195,6 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
         node(named: name).map { isPinned($0.record.id) } ?? false
     }
     func isPinned(_ id: UInt64) -> Bool { lock.withLock { pins[id] != nil } }
-    func forgetFiles(_ id: UInt64) { lock.withLock { opened[id] = nil } }
 
     // MARK: Opening
 
@@ -230,8 +293,9 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
         lock.withLock {
             for record in records {
                 table.put(record)
-                if record.isDeleted, let files = opened.removeValue(forKey: record.id) {
+                if record.isDeleted, let files = opened.removeValue(forKey: record.id)?.files {
                     files.tree.isClosed = true
+                    recent.removeAll { $0.id == record.id }
                 }
             }
             transaction.bytes.withView { bytes in
@@ -251,6 +315,7 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
         case .snapshotLabel:
             table.setLabel(
                 value.flatMap { try? SnapshotLabel(key, decoding: $0) }, of: key.offset)
+            renamed = .now()
         case .segment:
             let segment = value.flatMap { try? SegmentRecord(key, decoding: $0) }
             table.setOwner(segment?.owner, of: key.offset)
@@ -303,11 +368,14 @@ extension Snapshots {
         guard let node = node(named: name), node.record.kind == .snapshot else {
             throw .noSuchEntry
         }
-        return try openFiles(node.record.id) { () throws(FSError) in
+        return try files(ofSnapshot: node.record.id)
+    }
+
+    func files(ofSnapshot id: UInt64) throws(FSError) -> FileSystem {
+        try openFiles(id) { () throws(FSError) in
             try volume.shareLock.withLock { () throws(FSError) in
-                guard let now = self.node(node.record.id), !now.record.isDeleted else {
-                    throw .noSuchEntry
-                }
+                guard let now = node(id), now.record.kind == .snapshot, !now.record.isDeleted
+                else { throw .noSuchEntry }
                 let record = try durableRecord(now)
                 guard let root = record.root else { throw .noSuchEntry }
                 return try volume.files(ofRoot: root, record)

@@ -48,7 +48,8 @@ enum CommandTable {
             "Returns when the mount can be used. OPTIONS are ro, rw, noatime, relatime,",
             "strictatime, nosuid, nodev, noexec, sync, dirsync, allow_other, noallow_other,",
             "writeback, commit=SECONDS, cache=SIZE, nonempty, discard, remount (with ro or rw),",
-            "dedup[=MEMORY], nodedup, compress[=CODEC], nocompress.",
+            "dedup[=MEMORY], nodedup, compress[=CODEC], nocompress, snapdir=root|owner|all|off: who",
+            "may look into DIR/.snapshots (not listed): root, the owner of DIR, all, nobody.",
             "\(CompressionSetting.forms).",
         ],
         options: [.mountOptions, .readOnly, .foreground, .mountSnapshot, .mountHead],
@@ -149,6 +150,8 @@ enum CommandTable {
             "A snapshot costs no space until something that it shows is changed or deleted.",
             "They can be deleted in any order; the space comes back in the background.",
             "rollback keeps all snapshots, and makes one of what it replaces.",
+            "On a mount they are seen, read-only, in DIR/.snapshots/NAME; a mounted volume goes back",
+            "to one only while nobody uses its files.",
         ],
         options: [.json],
         subverbs: [

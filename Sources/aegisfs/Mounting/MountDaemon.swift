@@ -22,10 +22,11 @@ final class MountDaemon: ControlService {
     let files: FileSystem
     private let device: HeldDevice
     let registration: MountRegistration
-    private let session: FuseSession
+    let session: FuseSession
     private let scrubs: ScrubService
     private let advice: DamageAdvice
     private let showsSnapshot: Bool
+    let showsDefaultHead: Bool
     private let log: @Sendable (String) -> Void
 
     /// Opens and mounts. Signals that end the daemon must be blocked already.
@@ -37,7 +38,9 @@ final class MountDaemon: ControlService {
         self.device = device
         self.log = log
         showsSnapshot = plan.options.files?.isSnapshot == true
-        files = try Self.files(of: volume, plan)
+        let files = try Self.files(of: volume, plan)
+        self.files = files
+        showsDefaultHead = plan.options.files == nil
         let status = volume.status()
         guard let identity = DeviceIdentity(path: plan.target) else {
             throw Target.missing(plan.target, errno)
@@ -67,13 +70,28 @@ final class MountDaemon: ControlService {
         options.onReady = onReady
         do throws(FuseMountError) {
             session = try FuseSession(
-                fileSystem: files, mountpoint: plan.mountpoint, options: options)
+                fileSystem: files,
+                snapshots: showsSnapshot
+                    ? nil
+                    : plan.options.snapshotAccess.map {
+                        SnapshotBrowser(volume, head: files, access: $0)
+                    }, mountpoint: plan.mountpoint, options: options)
         } catch {
             scrubs.stop()
             advice.stop()
             registration.remove()
             throw Failure(.failed, .mountRefused, error.description, hint: error.cure)
         }
+    }
+
+    /// A snapshot of a volume that is mounted can be seen without another mount.
+    private static func browsingHint(_ plan: Plan, _ failure: Failure) -> Failure {
+        guard failure.id == .locked, let wanted = plan.options.files, wanted.isSnapshot,
+            let live = DeviceIdentity(path: plan.target).flatMap(LiveMount.of)
+        else { return failure }
+        var failure = failure
+        failure.hint = "the snapshot is in \(live.record.mountpoint)/.snapshots/\(wanted.name)"
+        return failure
     }
 
     /// The files that the plan asks for.
@@ -103,8 +121,13 @@ final class MountDaemon: ControlService {
         if DeviceUsage.uses(of: plan.target).contains(where: { $0.kind != .attachedLoop }) {
             throw DeviceAccess.busy(plan.target)
         }
-        let device = try DeviceAccess.open(
-            plan.target, plan.options.isReadOnly ? .readOnly : .readWrite, notice: log)
+        let device: HeldDevice
+        do throws(Failure) {
+            device = try DeviceAccess.open(
+                plan.target, plan.options.isReadOnly ? .readOnly : .readWrite, notice: log)
+        } catch {
+            throw browsingHint(plan, error)
+        }
         let relay = EventRelay(log: log)
         let volume: Volume
         do throws(FSError) {
@@ -317,12 +340,7 @@ extension MountDaemon {
         guard let request else {
             throw Failure(.usage, .badRequest, "the request does not say what to do")
         }
-        if request.action == .rollback {
-            // The kernel has names, pages and open files of the head that would go.
-            throw Failure(
-                .busy, .mountBusy, "\(record.device) is mounted on \(record.mountpoint)",
-                hint: "'aegisfs umount \(record.mountpoint)' first")
-        }
+        if request.action == .rollback { return try rollBack(request) }
         return try SnapshotService(volume: volume, target: record.device).perform(request)
     }
 }

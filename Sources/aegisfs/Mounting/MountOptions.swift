@@ -1,6 +1,7 @@
 /// `-o` of mount(8): what the words mean to the kernel, to the volume and to this program. The last
 /// of two opposite words wins.
 internal import FSCore
+internal import FSModules
 internal import Glibc
 
 /// A tree of a volume other than its default head.
@@ -30,6 +31,8 @@ struct MountOptions: Equatable, Sendable {
     var deduplicationMemory: UInt64?
     /// Whose files are mounted; nil is the default head.
     var files: MountedFiles?
+    /// Whose `.snapshots` is; nil: the mount has no such directory.
+    var snapshotAccess: SnapshotBrowser.Access? = .root
     /// What mount(8) shows as the source; nil shows the image or device.
     var sourceName: String?
     /// The words as given, to hand on to the daemon.
@@ -50,6 +53,7 @@ struct MountOptions: Equatable, Sendable {
         "noatime",
         "atime", "relatime", "strictatime", "commit", "cache", "compress",
         "nocompress", "dedup", "nodedup", "fsname", "discard", "nodiscard", "snapshot", "head",
+        "snapdir",
     ]
 
     /// - Parameter sloppy: pass over words that are not known, as `mount -s` asks.
@@ -92,6 +96,14 @@ struct MountOptions: Equatable, Sendable {
             files = MountedFiles(name: value, isSnapshot: true)
             isReadOnly = true
         case ("head", let value?): files = MountedFiles(name: value, isSnapshot: false)
+        case ("snapdir", let value?):
+            switch value {
+            case "root": snapshotAccess = .root
+            case "owner": snapshotAccess = .owner
+            case "all": snapshotAccess = .all
+            case "off": snapshotAccess = nil
+            default: throw .usage("snapdir: '\(value)' is none of root, owner, all and off")
+            }
         case ("commit", let value?):
             guard let seconds = Int(value), (1...3600).contains(seconds) else {
                 throw .usage("commit: '\(value)' is not a number of seconds from 1 to 3600")

@@ -85,7 +85,8 @@ extension Failure {
                 .failed, .permissionDenied, sentence, hint: "run it as root, or as the owner")
         case .noSuchEntry, .entryExists, .notDirectory, .isDirectory, .directoryNotEmpty,
             .nameTooLong, .tooManyLinks, .invalidArgument, .fileTooLarge, .noSuchAttribute,
-            .attributeTooLarge, .notSupported, .stale, .noDataBeyond:
+            .attributeTooLarge, .notSupported, .stale, .crossDevice,
+            .noDataBeyond:
             self.init(.failed, .refused, sentence)
         }
     }

@@ -1,6 +1,7 @@
 /// What `aegisfs explain` tells of streams and of work on snapshots.
 extension MessageID {
-    /// Summary and explanation of the ids from AEGIS-0200 to AEGIS-0202 and AEGIS-0400 to AEGIS-0449.
+    /// Summary and explanation of the ids from AEGIS-0200 to AEGIS-0202, AEGIS-0220, and AEGIS-0400 to
+    /// AEGIS-0449.
     var streamTexts: (String, String) {
         switch self {
         case .noSnapshot:
@@ -99,6 +100,13 @@ extension MessageID {
                 "no snapshot has the path",
                 "Neither a snapshot nor the volume as it is has anything there. The path is from "
                     + "the root of the volume, not of the machine, unless it leads through a mount."
+            )
+        case .rollbackBusy:
+            (
+                "files are in use",
+                "A mounted volume goes back to a snapshot only while nobody has a file or directory "
+                    + "of it open or mapped, works in it, or has something mounted upon it. The "
+                    + "message names who has; what is below .snapshots does not count."
             )
         default:
             (

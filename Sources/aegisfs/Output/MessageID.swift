@@ -68,6 +68,7 @@ enum MessageID: String, CaseIterable, Sendable {
     case snapshotExists = "AEGIS-0201"
     case snapshotHeld = "AEGIS-0202"
     case unconfirmed = "AEGIS-0203"
+    case rollbackBusy = "AEGIS-0220"
     case streamToTerminal = "AEGIS-0400"
     case streamDamaged = "AEGIS-0401"
     case streamCut = "AEGIS-0402"
@@ -444,7 +445,7 @@ enum MessageID: String, CaseIterable, Sendable {
         case .streamToTerminal, .streamDamaged, .streamCut, .notAStream, .streamVersion,
             .wrongBase, .wrongPlace, .alreadyReceived, .receiveRunning, .badToken, .snapshotInUse,
             .noVersion, .noSnapshot, .snapshotExists, .snapshotHeld, .restoreExists,
-            .restoreIncomplete:
+            .restoreIncomplete, .rollbackBusy:
             streamTexts
         case .unconfirmed:
             (

@@ -258,7 +258,8 @@ enum SnapshotVerb {
         let path = target ?? arguments.operands[0]
         switch try Target.resolve(path) {
         case .live(let mount):
-            if request.action == .create, !arguments.has(.noSync),
+            let isMoment = request.action == .create || request.action == .rollback
+            if isMoment, !arguments.has(.noSync),
                 let directory = Descriptor.open(
                     mount.record.mountpoint, O_RDONLY | O_DIRECTORY)
             {

@@ -156,7 +156,7 @@ public final class StreamReceiver {
         case .noSuchEntry, .entryExists, .notDirectory, .isDirectory, .directoryNotEmpty,
             .nameTooLong, .tooManyLinks, .invalidArgument, .fileTooLarge, .noSuchAttribute,
             .attributeTooLarge, .notPermitted, .accessDenied, .notSupported, .stale,
-            .noDataBeyond:
+            .crossDevice, .noDataBeyond:
             .damaged(record: record.number, "it does not fit what is there: \(error)")
         default: .file(error)
         }
