@@ -1,8 +1,9 @@
 /// Node ids of what is below `.snapshots`.
 ///
-/// A snapshot has a tag only while the kernel knows an inode below its root; roots, and directories of
-/// names, have node ids of their own (`FuseTags.places`). A handle that outlives the tag names the
-/// generation, which is the snapshot's own, and becomes stale.
+/// A snapshot gets a tag when the kernel comes to know an inode below its root, and keeps it until it is
+/// forgotten and another needs it; roots, and directories of names, have node ids of their own
+/// (`FuseTags.places`). A handle that outlives the tag names the generation, which is the snapshot's
+/// own, and becomes stale.
 internal import FSCore
 
 final class FuseSnapshotNodes: Sendable {

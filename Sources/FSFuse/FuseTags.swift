@@ -11,6 +11,9 @@
 /// A tag follows from its tree if it is free, so that inode numbers that programs see below
 /// `.snapshots` are, as a rule, the same each time.
 ///
+/// A tree keeps its tag as long as no other needs one: a file handle finds its file also when the kernel
+/// has forgotten that.
+///
 /// - Invariant: a tag stands for one tree as long as the kernel has a reference below it.
 internal import FSCore
 
@@ -30,6 +33,8 @@ final class FuseTags: @unchecked Sendable {
     private let count: UInt64
     private var trees: [UInt64: Tree] = [:]
     private var tags: [Owner: UInt64] = [:]
+    /// Tags without a reference.
+    private var idle: Set<UInt64> = []
 
     /// - Parameter count: at most 32766; a test takes fewer.
     init(count: UInt64 = places - 1) { self.count = count }
@@ -41,9 +46,14 @@ final class FuseTags: @unchecked Sendable {
         lock.withLock {
             if let tag = tags[owner] {
                 trees[tag]?.references += 1
+                idle.remove(tag)
                 return tag
             }
-            guard UInt64(trees.count) < count else { return nil }
+            if UInt64(trees.count) == count {
+                guard let unused = idle.popFirst(), let tree = trees.removeValue(forKey: unused)
+                else { return nil }
+                tags[tree.owner] = nil
+            }
             var tag = 1 + preferred(owner) % count
             while trees[tag] != nil { tag = 1 + tag % count }
             trees[tag] = Tree(owner: owner, references: 1)
@@ -64,16 +74,12 @@ final class FuseTags: @unchecked Sendable {
         lock.withLock { trees[tag]?.references += count }
     }
 
-    /// Gives back references; a tag without one is free.
+    /// Gives back references; a tag without one can be another tree's.
     func release(_ tag: UInt64, _ count: UInt64 = 1) {
         lock.withLock {
             guard let tree = trees[tag] else { return }
-            if tree.references > count {
-                trees[tag]?.references -= count
-            } else {
-                trees[tag] = nil
-                tags[tree.owner] = nil
-            }
+            trees[tag]?.references -= min(count, tree.references)
+            if tree.references <= count { idle.insert(tag) }
         }
     }
 }

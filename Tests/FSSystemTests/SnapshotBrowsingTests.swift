@@ -259,6 +259,59 @@ internal import Testing
         }
     }
 
+    /// A file's handle finds the file of its snapshot, also after the kernel has forgotten that, and nothing
+    /// once it is deleted; one of the head's is stale after a rollback.
+    @Test(.enabled(if: TestMachine.canMount)) func handles() throws {
+        try withVolume(size: "256M") { volume, _ in
+            try volume.mount()
+            let live = volume.directory.path
+            for name in ["one", "two"] {
+                try shell("mkdir -p \(live)/d; echo \(name) > \(live)/d/file")
+                try AegisCommand.require("snapshot", "create", live, name)
+            }
+            let program = """
+                import ctypes, os, subprocess, sys
+                libc = ctypes.CDLL(None, use_errno=True)
+                live, command = sys.argv[1:]
+                class Handle(ctypes.Structure):
+                    _fields_ = [("n", ctypes.c_uint), ("t", ctypes.c_int), ("b", ctypes.c_ubyte * 128)]
+                def handle(path):
+                    h = Handle(); h.n = 128; mount = ctypes.c_int()
+                    assert not libc.name_to_handle_at(-100, (live + path).encode(), ctypes.byref(h),
+                        ctypes.byref(mount), 0)
+                    return h
+                def text(h):
+                    open("/proc/sys/vm/drop_caches", "w").write("2")
+                    root = os.open(live, os.O_RDONLY)
+                    found = libc.open_by_handle_at(root, ctypes.byref(h), os.O_RDONLY)
+                    code = ctypes.get_errno()
+                    os.close(root)
+                    if found < 0: return os.strerror(code)
+                    text = os.read(found, 100).decode().strip()
+                    os.close(found)
+                    return text
+                handles = [handle(p + "d/file") for p in ["/.snapshots/one/", "/.snapshots/two/", "/"]]
+                print([text(h) for h in handles])
+                subprocess.check_call([command, "snapshot", "rollback", live, "one", "--yes", "-q"])
+                print([text(h) for h in handles])
+                subprocess.check_call([command, "snapshot", "delete", live, "one", "--yes", "-q"])
+                print([text(h) for h in handles])
+                """
+            let result = try require([
+                "python3", "-c", program, live, AegisCommand.requirePath(),
+            ])
+            let stale = "'Stale file handle'"
+            #expect(
+                result == """
+                    ['one', 'two', 'two']
+                    ['one', 'two', \(stale)]
+                    [\(stale), 'two', \(stale)]
+
+                    """)
+            try volume.unmount()
+        }
+    }
+
     /// `@GMT-…`, as Samba's shadow_copy2 looks for it.
     @Test(.enabled(if: TestMachine.canMount)) func namesByTime() throws {
         try withVolume(size: "256M") { volume, _ in

@@ -51,11 +51,13 @@ internal import Testing
         let two = try #require(held[2])
         nodes.retain(two)
         nodes.release(two, count: 1)
-        #expect(try size(two, nodes) == 2)
+        #expect(throws: FSError.busy) { try nodes.retain(file, in: try place("s4")) }
         nodes.release(two, count: 1)
-        #expect(throws: FSError.stale) { try nodes.node(two) }
+        // It leads there until another takes it.
+        #expect(try size(two, nodes) == 2)
         let four = try nodes.retain(file, in: try place("s4"))
         #expect(try size(four, nodes) == 4)
+        #expect(four == two)
         #expect(try size(try #require(held[1]), nodes) == 1)
         volume.shutDownQuietly()
     }
