@@ -48,9 +48,9 @@ package struct BrokenRules: OptionSet, Sendable {
     /// Data takes the last places in which a node could lie.
     package static let dataTakesLastPlaces = BrokenRules(rawValue: 1 << 23)
     /// The sum of a stream's record is not looked at.
-    package static let streamUnverified = BrokenRules(rawValue: 1 << 24)
+    package static let streamUnverified = BrokenRules(rawValue: 1 << 28)
     /// A stream upon another snapshot is received upon the newest one here.
-    package static let streamUponAnyBase = BrokenRules(rawValue: 1 << 25)
+    package static let streamUponAnyBase = BrokenRules(rawValue: 1 << 29)
     /// A record goes to the block of the record before it.
     package static let recordBlockRewritten = BrokenRules(rawValue: 1 << 7)
 }
