@@ -10,6 +10,7 @@ extension SealedImage {
         case scrambleHeader, scrambleSlots, scrambleValues, setField
         case copyPointer, mixPointers, swapRoots
         case swapValues, copyItem, editKey, copyLeaf
+        case editVolumeItem
         case aliasExtent, addReplica, editEncoding, scrambleEncoded
         case scrambleBitmap, freeNodes, fillBitmap
     }
@@ -54,6 +55,7 @@ extension SealedImage {
             // Everything but the header's own place, so that the copy is a node of its place.
             let (source, target) = (page(leaf(&random)), page(leaf(&random)))
             target.bytes.copy(source.view.slice(128, source.count - 128), at: 128)
+        case .editVolumeItem: editVolumeItem(&random)
         case .aliasExtent: aliasExtent(&random)
         case .addReplica: addReplica(&random)
         case .editEncoding: editEncoding(&random)
@@ -146,8 +148,18 @@ extension SealedImage {
     // MARK: Values and keys
 
     /// An extreme number in the middle of a record.
-    private func setField(_ random: inout SeededRandom) {
-        editItems(leaf(&random), &random) { items, random in
+    private func setField(_ random: inout SeededRandom) { setField(in: leaf(&random), &random) }
+
+    /// The table of snapshots, deadlists, counts of shared blocks and the rest of the volume tree.
+    private func editVolumeItem(_ random: inout SeededRandom) {
+        let leaves = nodes.indices.filter {
+            nodes[$0].tree == .volume && nodes[$0].pointer.level == 0
+        }
+        for _ in 0..<random.integer(in: 1...3) { setField(in: random.pick(leaves), &random) }
+    }
+
+    private func setField(in leaf: Int, _ random: inout SeededRandom) {
+        editItems(leaf, &random) { items, random in
             guard !items.isEmpty else { return }
             let index = random.below(items.count)
             let width = random.pick([1, 2, 4, 8, 8])
@@ -217,7 +229,10 @@ extension SealedImage {
             switch random.below(4) {
             case 0: items[at].key.object = extreme(&random)
             case 1:
-                let types: [UInt8] = [0, 8, 0x10, 0x18, 0x20, 0x28, 0x30, 0x38, 0xFF]
+                let types: [UInt8] = [
+                    0, 8, 0x10, 0x18, 0x20, 0x28, 0x30, 0x38, 0x40, 0x48, 0x49, 0x50, 0x51, 0x58,
+                    0x60, 0x64, 0x68, 0xFF,
+                ]
                 items[at].key = Key(
                     items[at].key.object, ItemType(rawValue: random.pick(types)),
                     items[at].key.offset)

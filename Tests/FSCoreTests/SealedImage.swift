@@ -36,6 +36,7 @@ final class SealedImage {
         options.checkpointIntervalMilliseconds = 0
         let volume = try Volume.open(device, modules: .standard, options: options)
         try Self.populate(volume.fileSystem)
+        try Self.keep(volume)
         try volume.close()
         original = try SuperblockStore.newest(device, modules: .standard)
         superblock = original
@@ -57,10 +58,26 @@ final class SealedImage {
     private func collect() throws {
         nodes = []
         try collect(superblock.headRoot, .files)
+        for root in try snapshotRoots() { try collect(root, .files) }
         try collect(superblock.volumeRoot, .volume)
     }
 
+    /// The roots that the table of snapshots names: the volume tree has one node.
+    private func snapshotRoots() throws -> [NodePointer] {
+        precondition(superblock.volumeRoot.level == 0)
+        let buffer = ByteBuffer(count: DiskFormat.nodeSize)
+        try device.read(into: buffer.bytes, at: superblock.volumeRoot.address.block << 12)
+        return try (Self.items(buffer) ?? []).compactMap { item in
+            guard item.key.type == .snapshot else { return nil }
+            return try item.value.withView { (value) throws(FSError) in
+                try SnapshotRecord(item.key, decoding: value, layout: layout).root
+            }
+        }
+    }
+
     private func collect(_ pointer: NodePointer, _ tree: TreeKind) throws {
+        // Snapshots and heads have most nodes together.
+        if nodes.contains(where: { $0.pointer.address == pointer.address }) { return }
         nodes.append(Node(pointer: pointer, tree: tree))
         guard pointer.level > 0 else { return }
         let buffer = ByteBuffer(count: DiskFormat.nodeSize)
@@ -134,8 +151,12 @@ final class SealedImage {
     /// - Parameter pointersFollow: pointers also repeat what the headers now say of level, sequence
     ///   and birth.
     func seal(pointersFollow: Bool) {
-        for level in UInt8(0)...2 {
-            for index in nodes.indices where nodes[index].pointer.level == level {
+        let order = [TreeKind.files, .volume].flatMap { tree in
+            (UInt8(0)...2).map { (tree, $0) }
+        }
+        for (tree, level) in order {
+            for index in nodes.indices
+            where nodes[index].tree == tree && nodes[index].pointer.level == level {
                 guard let page = pages[index] else { continue }
                 let sum = NodePage(page.bytes).sum(checksum)
                 sum.store(page.bytes, 0, count: 32)
@@ -160,15 +181,20 @@ final class SealedImage {
             superblock[keyPath: root].sequence = node.sequence
             superblock[keyPath: root].birth = node.birth
         }
-        for index in nodes.indices where nodes[index].pointer.level > 0 {
+        for index in nodes.indices
+        where nodes[index].pointer.level > 0 || nodes[index].tree == .volume {
             // A pointer that was copied elsewhere is in a page that was changed already.
             let parent = self.page(index)
-            for slot in Self.slots(parent) ?? [] where slot.count == 40 {
-                let pointer = parent.bytes.slice(slot.offset, slot.count)
+            for slot in Self.slots(parent) ?? [] {
+                // A child's, or a root in the table of snapshots.
+                let isRoot = slot.key.type == .snapshot && slot.count == SnapshotRecord.byteCount
+                guard isRoot || slot.count == 40 else { continue }
+                let start = slot.offset + (isRoot ? SnapshotRecord.rootOffset : 0)
+                let pointer = parent.bytes.slice(start, 40)
                 guard pointer.view.u64(NodePointer.addressOffset) == address.rawValue else {
                     continue
                 }
-                sum.store(pointer, slot.count - 4, count: 4)
+                sum.store(pointer, pointer.count - 4, count: 4)
                 guard follow else { continue }
                 pointer[2] = node.level
                 pointer.store(node.sequence.rawValue, at: 4)
@@ -303,6 +329,30 @@ final class SealedImage {
         let orphan = try bytes("orphan").withView { try fs.create($0, in: .root, file) }
         _ = try content.withView { try fs.write(orphan.inode, at: 0, $0.slice(0, 20_000)) }
         try bytes("orphan").withView { try fs.unlink($0, in: .root) }
+    }
+
+    /// Two snapshots, a clone, a deleted one that a clone keeps from going, and what they hold.
+    private static func keep(_ volume: Volume) throws {
+        let store = volume.snapshotStore
+        let fs = volume.fileSystem
+        func label(_ name: String) -> SnapshotLabel { SnapshotLabel(name: Array(name.utf8)) }
+        func change(_ salt: UInt8) throws {
+            for name in ["name-3", "large", "sparse"] {
+                let found = try Array(name.utf8).withView { try fs.lookup($0, in: .root) }
+                _ = try [UInt8](repeating: salt, count: 9000).withView {
+                    try fs.write(found.inode, at: UInt64(salt) << 13, $0)
+                }
+                fs.release(found.inode, count: 1)
+            }
+        }
+        for (number, name) in ["first", "gone", "second"].enumerated() {
+            try store.create(label(name))
+            try change(UInt8(number) + 1)
+        }
+        try store.clone(Array("gone".utf8), as: label("work"))
+        try store.relabel(Array("first".utf8)) { $0.holds = [Array("backup".utf8)] }
+        try store.delete([Array("gone".utf8)])
+        try store.sweep()
     }
 
     /// Puts two nodes between the root of the head tree and its leaves: three levels, as only a

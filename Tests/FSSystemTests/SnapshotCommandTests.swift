@@ -26,6 +26,7 @@ internal import Testing
                 + " test $? = 11")
         try AegisCommand.require("snapshot", "hold", live, "monday", "backup")
         #expect(try AegisCommand.run("snapshot", "delete", live, "monday", "--yes").exitCode == 11)
+        #expect(try AegisCommand.require("snapshot", "list", live).contains("held: backup"))
         try AegisCommand.require("snapshot", "release", live, "monday", "backup")
         try volume.unmount()
 
@@ -44,7 +45,11 @@ internal import Testing
         try AegisCommand.require("snapshot", "rename", target, "monday", "first")
         #expect(
             try AegisCommand.run("snapshot", "delete", target, "monday", "--yes").exitCode == 10)
+        let late = try AegisCommand.run(
+            "snapshot", "protect", target, "tuesday", "--until", "2001-01-01")
+        #expect(late.exitCode == 2 && late.errors.contains("is over"))
         try AegisCommand.require("snapshot", "protect", target, "tuesday", "--until", "2100-01-01")
+        #expect(try AegisCommand.require("snapshot", "list", target).contains("until 2100-01-01"))
         #expect(
             try AegisCommand.run("snapshot", "delete", target, "tuesday", "--yes").exitCode == 11)
 
@@ -136,6 +141,38 @@ internal import Testing
             #expect(free.contains("\"reasons\":[\"free\"]") && free.contains("enough is free"))
             try AegisCommand.require(
                 "snapshot", "prune", volume.target, "--free", "1M", "--yes")
+            #expect(try volume.check().exitCode == 0)
+        }
+    }
+
+    /// Very many go at once: the command returns, the space comes back behind it, and the rest is told.
+    @Test(.enabled(if: TestMachine.canMount)) func veryManyGoInTheBackground() throws {
+        try withVolume(size: "2G") { volume, _ in
+            try volume.mount()
+            let live = volume.directory.path
+            try shell("head -c 60000000 /dev/urandom > \(live)/file")
+            try AegisCommand.require("snapshot", "create", live, "first")
+            for number in 1...40 {
+                try shell("echo \(number) > \(live)/f\(number); truncate -s \(number) \(live)/file")
+                try AegisCommand.require("snapshot", "create", live, "s\(number)")
+            }
+            try AegisCommand.require("snapshot", "delete", live, "s1..s39", "--yes", "--wait")
+            let before = try AegisCommand.require("snapshot", "stats", live, "--json")
+            #expect(before.contains("\"pending_bytes\":0") && before.contains("\"deleted\":0"))
+            // Slowly, it is seen to be on its way; the wait can be followed.
+            try AegisCommand.require(
+                "snapshot", "delete", live, "first", "--yes", "--rate", "20M")
+            let status = try AegisCommand.require("status", live)
+            #expect(status.contains("snapshots: 1"))
+            let stats = try AegisCommand.require("snapshot", "stats", live)
+            #expect(stats.contains("deleted ones still give back") || !stats.contains("deleted"))
+            try shell("head -c 3000000 /dev/urandom > \(live)/more; sync -f \(live)")
+            let followed = try AegisCommand.run(
+                "snapshot", "delete", live, "s40", "--yes", "--wait", "--progress", "plain")
+            #expect(followed.exitCode == 0)
+            let after = try AegisCommand.require("snapshot", "stats", live, "--json")
+            #expect(after.contains("\"pending_bytes\":0") && after.contains("\"snapshots\":0"))
+            try volume.unmount()
             #expect(try volume.check().exitCode == 0)
         }
     }

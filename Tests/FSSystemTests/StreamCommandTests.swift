@@ -5,60 +5,8 @@ internal import Testing
 
 @Suite(.serialized) struct StreamCommandTests {
     @discardableResult
-    private func shell(_ line: String) throws -> String {
-        try require(["/bin/bash", "-o", "pipefail", "-c", line])
-    }
+    private func shell(_ line: String) throws -> String { try ManyKinds.shell(line) }
     private var aegisfs: String { get throws { try AegisCommand.requirePath() } }
-
-    /// Kinds of inodes of which a copy is easily not the same.
-    private func fill(_ directory: String) throws {
-        try shell(
-            """
-            cd \(directory)
-            mkdir -p a/b/c empty && echo small > a/small && ln a/small a/b/link
-            head -c 3000000 /dev/urandom > a/big && truncate -s 50M a/sparse
-            printf x | dd of=a/sparse bs=1 seek=20000000 conv=notrunc status=none
-            ln -s ../a/small a/symlink && mkfifo a/fifo && mknod a/null c 1 3
-            python3 -c 'import socket; s = socket.socket(socket.AF_UNIX); s.bind("a/socket")'
-            setfattr -n user.colour -v green a/big
-            setfattr -n trusted.x -v "$(head -c 20000 /dev/zero | tr '\\0' x)" a
-            setfacl -m u:7:rw a/small && setfacl -d -m u:8:rwx a/b
-            chown 3:4 a/big && chmod 4755 a/big && touch -d '1999-12-31 23:59:59.123456789' a/b
-            touch a/promised && fallocate -n -l 1M a/promised && echo fixed > a/fixed && chattr +i a/fixed
-            cp a/big a/reflink
-            """)
-    }
-    private func change(_ directory: String) throws {
-        try shell(
-            """
-            cd \(directory)
-            chattr -i a/fixed && mv a/fixed a/b/c/fixed && chattr +i a/b/c/fixed
-            mv a/b moved && mkdir a/b && mv moved a/b/inner && rm a/fifo && mkfifo a/null2
-            printf changed | dd of=a/big bs=1 seek=1000000 conv=notrunc status=none
-            fallocate -p -o 0 -l 1M a/reflink && truncate -s 100 a/sparse && rm -r empty
-            echo more >> a/small && setfattr -x user.colour a/big && echo new > new
-            touch -d '2001-02-03 04:05:06.000000007' a
-            """)
-    }
-
-    /// Nothing to do for rsync between two directories; with a control that it would say so.
-    private func expectSame(_ a: URL, _ b: URL) throws {
-        func difference() throws -> String {
-            try require([
-                "rsync", "-aHAXnci", "--delete", "--modify-window=-1", a.path + "/", b.path + "/",
-            ])
-        }
-        #expect(try difference() == "")
-        let control = a.appendingPathComponent("control").path
-        if FileManager.default.createFile(atPath: control, contents: Data()) {
-            #expect(try difference() != "")
-            try FileManager.default.removeItem(atPath: control)
-        } else {
-            // Both are read-only: another directory must differ.
-            #expect(
-                try require(["rsync", "-aHAXnci", "--delete", "/etc/", b.path + "/"]) != "")
-        }
-    }
 
     private func withMounted(
         _ volume: MountedVolume, snapshot: String, _ body: () throws -> Void
@@ -77,9 +25,9 @@ internal import Testing
                 "--compression", "zstd:3", target.target)
             try source.mount()
             let live = source.directory.path
-            try fill(live)
+            try ManyKinds.fill(live)
             try AegisCommand.require("snapshot", "create", live, "one")
-            try change(live)
+            try ManyKinds.change(live)
             try AegisCommand.require("snapshot", "create", live, "two", "--tag", "k=v")
 
             // From a live mount to a live mount, then from image to image.
@@ -88,6 +36,9 @@ internal import Testing
                 "\(aegisfs) send \(live) one | \(aegisfs) receive \(target.directory.path)")
             try target.unmount()
             try source.unmount()
+            let progress = try shell(
+                "\(aegisfs) send \(source.target) two --progress json 2>&1 >/dev/null")
+            #expect(progress.contains("\"phase\":\"send\"") && progress.contains("total_bytes"))
             let size = try AegisCommand.require(
                 "send", source.target, "two", "--from", "one", "--dry-run", "--json")
             try shell(
@@ -103,7 +54,7 @@ internal import Testing
             for name in ["one", "two"] {
                 try withMounted(source, snapshot: name) {
                     try withMounted(target, snapshot: name) {
-                        try expectSame(source.directory, target.directory)
+                        try ManyKinds.expectSame(source.directory, target.directory)
                     }
                 }
             }
@@ -136,7 +87,7 @@ internal import Testing
             let target = try MountedVolume(image: "target.img", size: "1G", in: folder)
             defer { target.cleanUp() }
             try source.mount()
-            try fill(source.directory.path)
+            try ManyKinds.fill(source.directory.path)
             try shell("head -c 60000000 /dev/urandom > \(source.directory.path)/large")
             try AegisCommand.require("snapshot", "create", source.directory.path, "one")
             try source.unmount()
@@ -179,7 +130,7 @@ internal import Testing
                 try AegisCommand.require("receive", target.target, "--status").contains("nothing"))
             try withMounted(source, snapshot: "one") {
                 try withMounted(target, snapshot: "one") {
-                    try expectSame(source.directory, target.directory)
+                    try ManyKinds.expectSame(source.directory, target.directory)
                 }
             }
             #expect(try target.check().exitCode == 0)
@@ -232,9 +183,9 @@ internal import Testing
         try withVolume(size: "1G") { volume, _ in
             try volume.mount()
             let live = volume.directory.path
-            try fill(live)
+            try ManyKinds.fill(live)
             try AegisCommand.require("snapshot", "create", live, "one")
-            try change(live)
+            try ManyKinds.change(live)
             let expected = [
                 "M  /a/big", "R  /a/b/ -> /a/b/inner/", "-  /a/fifo", "+  /a/null2",
                 "+  /a/b/", "R  /a/fixed -> /a/b/inner/c/fixed", "-  /empty/", "+  /new (4 B)",

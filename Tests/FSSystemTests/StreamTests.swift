@@ -6,7 +6,7 @@ internal import FSTestSupport
 internal import Testing
 
 @Suite struct StreamTests {
-    private static func format(
+    static func format(
         _ device: any BlockDevice, _ change: (inout FormatOptions) -> Void = { _ in }
     ) throws -> Volume {
         var options = FormatOptions()
@@ -16,7 +16,7 @@ internal import Testing
     }
 
     /// A volume of other settings than the one that sends.
-    private static func receiver(_ seed: UInt64) throws -> (MemoryBlockDevice, Volume) {
+    static func receiver(_ seed: UInt64) throws -> (MemoryBlockDevice, Volume) {
         let device = MemoryBlockDevice(byteCount: 192 << 20)
         let volume = try format(device) { options in
             options.checksumKind = [.crc32c, .xxh3, .sha256][Int(seed % 3)]
@@ -26,7 +26,7 @@ internal import Testing
         return (device, volume)
     }
 
-    private static func stream(
+    static func stream(
         _ volume: Volume, _ name: [UInt8], from base: [UInt8]? = nil, first: UInt64 = 1
     ) throws -> [UInt8] {
         var bytes: [UInt8] = []
@@ -41,7 +41,7 @@ internal import Testing
     }
 
     @discardableResult
-    private static func receive(
+    static func receive(
         _ bytes: [UInt8], into volume: Volume, as name: [UInt8]? = nil
     ) throws(StreamError) -> StreamReceiver.Summary {
         let pipe = Pipe(bytes)
@@ -51,7 +51,7 @@ internal import Testing
     }
 
     /// How a stream is refused; nil if it is not.
-    private static func failure(of bytes: [UInt8], into volume: Volume) -> StreamError? {
+    static func failure(of bytes: [UInt8], into volume: Volume) -> StreamError? {
         do throws(StreamError) {
             try receive(bytes, into: volume)
             return nil
@@ -96,7 +96,7 @@ internal import Testing
         return found
     }
 
-    private static func expectEqual(
+    static func expectEqual(
         _ name: [UInt8], _ a: Volume, _ b: Volume, _ comment: String
     ) throws {
         let (from, to) = (
@@ -152,7 +152,7 @@ internal import Testing
     }
 
     /// A source with two snapshots, many kinds of changes between them.
-    private static func pair(_ seed: UInt64) throws -> Volume {
+    static func pair(_ seed: UInt64) throws -> Volume {
         let volume = try format(MemoryBlockDevice(byteCount: 128 << 20))
         let session = RandomSession(seed: seed, executor: FileSystemExecutor(volume.fileSystem))
         try session.run(300)
@@ -161,8 +161,8 @@ internal import Testing
         try volume.snapshotStore.create(SnapshotLabel(name: Array("two".utf8)))
         return volume
     }
-    private static let one = Array("one".utf8)
-    private static let two = Array("two".utf8)
+    static let one = Array("one".utf8)
+    static let two = Array("two".utf8)
 
     @Test(arguments: 1...4 as ClosedRange<UInt64>) func goesOnAfterAnInterruption(
         seed: UInt64

@@ -14,6 +14,8 @@ static const int directAccessFlag = 040000;
 
 int fallocate(int descriptor, int mode, long offset, long length);
 int syncfs(int descriptor);
+int renameat2(
+    int fromDirectory, const char *from, int toDirectory, const char *to, unsigned int flags);
 int memfd_create(const char *name, unsigned int flags);
 int statx(int directory, const char *path, int flags, unsigned mask, struct statx *result);
 // AT_STATX_DONT_SYNC: what the kernel knows, without asking a server.

@@ -3,21 +3,26 @@ extension FileSystem {
     /// Copies bytes between files of this volume; returns how many, fewer at the end of the source.
     /// Each piece (some dozens of extents, or 1 MiB that is really copied) is an operation of its
     /// own.
+    ///
+    /// - Parameter snapshot: whose file the source is, if it is not one of these. It is not deleted
+    ///   meanwhile, so what the source refers to stays without a lock.
     public func copyRange(
-        from source: InodeNumber, at sourceOffset: UInt64, to target: InodeNumber,
-        at targetOffset: UInt64, count: UInt64, by user: OrdinaryUser? = nil
+        from source: InodeNumber, of snapshot: FileSystem? = nil, at sourceOffset: UInt64,
+        to target: InodeNumber, at targetOffset: UInt64, count: UInt64,
+        by user: OrdinaryUser? = nil
     ) throws(FSError) -> UInt64 {
-        for inode in [source, target] {
-            let record = try record(of: inode)
+        let origin = snapshot ?? self
+        let sourceRecord = try origin.record(of: source)
+        for record in [sourceRecord, try record(of: target)] {
             guard !record.isDirectory else { throw .isDirectory }
             guard record.kind == .regular else { throw .invalidArgument }
         }
-        let size = try record(of: source).size
+        let size = sourceRecord.size
         let count = min(count, size - min(sourceOffset, size))
         guard targetOffset <= DiskFormat.maximumFileSize,
             count <= DiskFormat.maximumFileSize - targetOffset
         else { throw .fileTooLarge }
-        if source == target {
+        if source == target, origin === self {
             let distance =
                 max(sourceOffset, targetOffset) - min(sourceOffset, targetOffset)
             guard count == 0 || distance >= count else { throw .invalidArgument }
@@ -31,11 +36,11 @@ extension FileSystem {
                 // Up to the next block by copying, then by sharing.
                 if from & 4095 == 0 {
                     got = try sharePiece(
-                        source, from, target, to, count - done, by: user)
+                        origin, source, from, target, to, count - done, by: user)
                 } else {
                     got = try copyPiece(
-                        source, from, target, to, min(count - done, 4096 - from & 4095),
-                        by: user)
+                        origin, source, from, target, to,
+                        min(count - done, 4096 - from & 4095), by: user)
                     if got == 0 { break }
                 }
             }
@@ -44,7 +49,7 @@ extension FileSystem {
                 let piece = DiskFormat.maximumEncodedBlocks << 12
                 let limit = from & 4095 == to & 4095 ? piece - from % piece : 1 << 20
                 got = try copyPiece(
-                    source, from, target, to, min(count - done, limit),
+                    origin, source, from, target, to, min(count - done, limit),
                     by: user)
             }
             guard got > 0 else { break }
@@ -54,11 +59,11 @@ extension FileSystem {
     }
 
     private func copyPiece(
-        _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber, _ to: UInt64,
-        _ count: UInt64, by user: OrdinaryUser?
+        _ origin: FileSystem, _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber,
+        _ to: UInt64, _ count: UInt64, by user: OrdinaryUser?
     ) throws(FSError) -> UInt64 {
         let buffer = ByteBuffer(count: Int(count))
-        let got = try read(source, at: from, into: buffer.bytes)
+        let got = try origin.read(source, at: from, into: buffer.bytes)
         guard got > 0 else { return 0 }
         _ = try write(target, at: to, buffer.view.slice(0, got), by: user)
         return UInt64(got)
@@ -68,11 +73,11 @@ extension FileSystem {
     /// bytes it covered, 0 if nothing here can be shared. The source's last block is shared whole
     /// when it becomes the target's last: behind both ends there are zeros.
     private func sharePiece(
-        _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber, _ to: UInt64,
-        _ count: UInt64, by user: OrdinaryUser?
+        _ origin: FileSystem, _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber,
+        _ to: UInt64, _ count: UInt64, by user: OrdinaryUser?
     ) throws(FSError) -> UInt64 {
-        try change(source, target) { (transaction) throws(FSError) in
-            let sourceRecord = try self.record(of: source)
+        func share(_ transaction: Transaction) throws(FSError) -> UInt64 {
+            let sourceRecord = try origin.record(of: source)
             var record = try self.record(of: target)
             try requireWritable(record, from: to)
             let count = min(count, sourceRecord.size - min(from, sourceRecord.size))
@@ -90,7 +95,8 @@ extension FileSystem {
 
             let first = from >> 12
             let place = to >> 12
-            let (shared, isAllShared) = try batch(source, first..<first + blocks)
+            let (shared, isAllShared) = try batch(
+                source, of: origin, first..<first + blocks)
             if !isAllShared, let last = shared.last { blocks = min(blocks, last.end - first) }
             let (replaced, isAllReplaced) = try batch(target, place..<place + blocks)
             if !isAllReplaced, let last = replaced.last { blocks = min(blocks, last.end - place) }
@@ -109,6 +115,12 @@ extension FileSystem {
             record.noteModified(.now())
             transaction.put(target, record)
             return covered
+        }
+        if origin !== self {
+            return try change(target) { (transaction) throws(FSError) in try share(transaction) }
+        }
+        return try change(source, target) {
+            (transaction) throws(FSError) in try share(transaction)
         }
     }
 

@@ -203,7 +203,7 @@ extension FileSystem {
 
     /// Cookies of the two entries that every directory has.
     private static let selfCookie: UInt64 = 1
-    private static let parentCookie: UInt64 = 2
+    package static let parentCookie: UInt64 = 2
 
     /// Lists a directory behind `cookie` (0 from the start) until `body` returns false, which means
     /// that the entry was not taken. `body` is called without locks held. With attributes, each

@@ -27,9 +27,10 @@ extension FileSystem {
     /// The extents that touch a range, as many of them as one transaction can drop, and whether that
     /// are all.
     func batch(
-        _ inode: InodeNumber, _ range: Range<UInt64>
+        _ inode: InodeNumber, of origin: FileSystem? = nil, _ range: Range<UInt64>
     ) throws(FSError) -> (extents: [FileMap.Extent], isAll: Bool) {
-        let found = try fileMap.extents(inode, range, limit: Self.reclaimBatch)
+        let map = origin?.fileMap ?? fileMap
+        let found = try map.extents(inode, range, limit: Self.reclaimBatch)
         let count = batch(found.map(\.record))
         return (Array(found[..<count]), count == found.count && count < Self.reclaimBatch)
     }

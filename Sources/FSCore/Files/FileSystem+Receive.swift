@@ -139,7 +139,7 @@ extension FileSystem {
         }
     }
 
-    private func loosen(_ inode: InodeNumber) throws(FSError) {
+    func loosen(_ inode: InodeNumber) throws(FSError) {
         let record = try record(of: inode)
         guard record.flags & (InodeFlags.immutable | InodeFlags.append) != 0 else { return }
         try prepare(inode, compression: record.compression, copies: record.copies)

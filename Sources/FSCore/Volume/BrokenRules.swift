@@ -49,6 +49,10 @@ package struct BrokenRules: OptionSet, Sendable {
     package static let dataTakesLastPlaces = BrokenRules(rawValue: 1 << 23)
     /// A change does not find out beforehand how many nodes it takes.
     package static let plansNothing = BrokenRules(rawValue: 1 << 24)
+    /// The sum of a stream's record is not looked at.
+    package static let streamUnverified = BrokenRules(rawValue: 1 << 28)
+    /// A stream upon another snapshot is received upon the newest one here.
+    package static let streamUponAnyBase = BrokenRules(rawValue: 1 << 29)
     /// A record goes to the block of the record before it.
     package static let recordBlockRewritten = BrokenRules(rawValue: 1 << 7)
 }

@@ -242,6 +242,10 @@ public final class Transaction {
     func reference(_ run: BlockRun) { referenced.append(run) }
 
     package func publish(_ run: BlockRun) { published.append(run) }
+    /// Blocks of the references that die, and that are freed.
+    package var droppedBlocks: UInt64 {
+        dropped.reduce(0) { $0 + $1.run.count } + released.reduce(0) { $0 + $1.count }
+    }
     /// Frees blocks that nobody refers to any more.
     package func release(_ run: BlockRun) { released.append(run) }
 

@@ -326,7 +326,7 @@ extension Volume {
     }
 
     /// A fresh inode number.
-    func allocateInode() throws(FSError) -> InodeNumber {
+    package func allocateInode() throws(FSError) -> InodeNumber {
         while true {
             let number: UInt64? = treeLock.exclusive {
                 guard window.nextInode < window.inodeCeiling else { return nil }

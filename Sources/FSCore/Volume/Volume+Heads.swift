@@ -208,6 +208,9 @@ extension Volume {
     /// An id that no node has had.
     package var nextSnapshotID: UInt64 { treeLock.shared { window.nextSnapshotID } }
 
+    /// Operations since the volume was opened, for who wants to know whether others work.
+    package var operationCount: UInt64 { treeLock.shared { window.operations } }
+
     /// The newest superblock that is durable.
     package var durableSequence: SuperblockSequence { stateLock.withLock { superblock.sequence } }
 

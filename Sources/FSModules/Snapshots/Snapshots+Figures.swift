@@ -114,4 +114,37 @@ extension Snapshots {
 
     /// Whether space of deleted snapshots is being given back just now.
     public var isSweeping: Bool { sweeper.isWorking }
+
+    /// Blocks that deleted snapshots have given back since the volume was opened.
+    public var givenBlocks: UInt64 { sweeper.givenBlocks }
+
+    /// Bytes a second that are given back at most, until all that waits now is done; 0 for no limit.
+    public var sweepRate: UInt64 {
+        get { sweeper.rate }
+        set { sweeper.rate = newValue }
+    }
+
+    /// Blocks of deleted snapshots that are still to come back, as far as deadlists have them: not complete
+    /// while one is there from which nothing goes on, whose tree has to be walked.
+    ///
+    /// Costs a look at each deadlist; nothing of what stays is read.
+    public func blocksToGive() throws(FSError) -> (blocks: UInt64, isComplete: Bool) {
+        try volume.shareLock.withLock { () throws(FSError) in
+            var blocks: UInt64 = 0
+            var limits: [UInt64: BirthEpoch] = [:]
+            var isComplete = true
+            for node in allNodes().sorted(by: { $0.record.id < $1.record.id }) {
+                let limit = limits[node.record.parent] ?? BirthEpoch(0)
+                limits[node.record.id] = node.isMergeable ? limit : node.record.epoch
+                if node.isEnding { isComplete = false }
+                for segment in node.segments {
+                    try forEachEntry(segment, bornAfter: limit) { entry in
+                        blocks += entry.run.count
+                        return true
+                    }
+                }
+            }
+            return (blocks, isComplete)
+        }
+    }
 }

@@ -22,27 +22,14 @@ public import FSCore
 public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     unowned let volume: Volume
 
-    struct Node {
-        var record: SnapshotRecord
-        var label: SnapshotLabel?
-        var children: Set<UInt64> = []
-        /// Segments that other nodes have begun.
-        var adopted: [UInt64] = []
-        var segments: [UInt64] { [record.id] + adopted }
-        /// Nil of what is no snapshot, or none any more.
-        var listed: Listed? {
-            guard record.kind == .snapshot, !record.isDeleted, let label else { return nil }
-            return Listed(id: record.id, name: label.name, created: record.created)
-        }
-    }
+    typealias Node = SnapshotTable.Node
 
     private struct Opened { weak var files: FileSystem? }
     private static let recentCount = 32
 
     /// Guards what follows; a leaf.
     private let lock = Mutex()
-    private var nodes: [UInt64: Node] = [:]
-    private var idsByName: [[UInt8]: UInt64] = [:]
+    private var table = SnapshotTable()
     /// Files of snapshots that somebody uses, by the snapshot's id.
     private var opened: [UInt64: Opened] = [:]
     /// The last ones, which stay open although nobody may use them just now.
@@ -52,78 +39,66 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     /// How often each is being read in one go, as `diff` and `send` do: it is not deleted then.
     private var pins: [UInt64: Int] = [:]
     private var receiving: Set<VolumeUUID> = []
-    /// Nodes whose deadlists may hold what can be freed.
-    private var unswept: Set<UInt64> = []
-    private var postponed: Set<UInt64> = []
 
     let sweeper = Sweeper()
+    /// Under the share lock.
+    var sweepPlace: Place?
 
     public init(_ volume: Volume) { self.volume = volume }
 
     // MARK: The table in memory
 
-    func node(_ id: UInt64) -> Node? { lock.withLock { nodes[id] } }
-    package var headIDs: [TreeID] {
-        lock.withLock { nodes.values.filter { $0.record.kind == .head }.map(\.record.head) }
+    func node(_ id: UInt64) -> Node? { lock.withLock { table.nodes[id] } }
+    private func headNodes() -> [Node] {
+        lock.withLock { table.heads.compactMap { table.nodes[$0] } }
     }
+    package var headIDs: [TreeID] { headNodes().map(\.record.head) }
     package var snapshotNames: [[UInt8]] {
         lock.withLock {
-            nodes.values.filter { $0.record.kind == .snapshot }.compactMap(\.label?.name)
+            table.nodes.values.filter { $0.record.kind == .snapshot }.compactMap(\.label?.name)
         }
     }
     public func label(of name: [UInt8]) -> SnapshotLabel? { node(named: name)?.label }
     public func isSnapshot(_ name: [UInt8]) -> Bool { node(named: name)?.record.kind == .snapshot }
     /// Deleted ones that hold space until the sweeper, or the end of a branch, gives it back.
-    public var deletedCount: Int {
-        lock.withLock { nodes.values.filter(\.record.isDeleted).count }
+    public var deletedCount: Int { lock.withLock { table.deletedCount } }
+    public var snapshotCount: Int {
+        lock.withLock { table.nodes.count - table.heads.count - table.deletedCount }
     }
     /// Snapshots, heads, and what is left of deleted ones.
-    package var nodeCount: Int { lock.withLock { nodes.count } }
-    func allNodes() -> [Node] { lock.withLock { Array(nodes.values) } }
+    package var nodeCount: Int { lock.withLock { table.nodes.count } }
+    func allNodes() -> [Node] { lock.withLock { Array(table.nodes.values) } }
     func node(named name: [UInt8]) -> Node? {
-        lock.withLock { idsByName[name].flatMap { nodes[$0] } }
+        lock.withLock { table.idsByName[name].flatMap { table.nodes[$0] } }
     }
     /// The node that a head is now.
-    func node(of head: TreeID) -> Node? {
-        lock.withLock { nodes.values.first { $0.record.kind == .head && $0.record.head == head } }
-    }
+    func node(of head: TreeID) -> Node? { headNodes().first { $0.record.head == head } }
     /// The id of the node that the default head is now; another after each snapshot and rollback.
     package var headID: UInt64? { node(of: .head)?.record.id }
-    public func isKnown(_ id: UInt64) -> Bool { lock.withLock { nodes[id] != nil } }
+    public func isKnown(_ id: UInt64) -> Bool { lock.withLock { table.nodes[id] != nil } }
 
     func epoch(of id: UInt64) -> BirthEpoch { node(id)?.record.epoch ?? BirthEpoch(0) }
 
-    /// The newest deleted node without children. Looked for in place: there may be very many.
+    /// The newest deleted node without children.
     func newestEnding() -> Node? {
-        lock.withLock {
-            var found: UInt64 = 0
-            for (id, node) in nodes where id > found && node.isEnding { found = id }
-            return nodes[found]
-        }
+        lock.withLock { table.ending.last.flatMap { table.nodes[$0] } }
     }
     /// The newest deleted node with one child that stays, or is not yet at its own end.
     func newestMergeable() -> (Node, Node)? {
         lock.withLock {
-            var found: UInt64 = 0
-            for (id, node) in nodes
-            where id > found && node.record.isDeleted && node.children.count == 1 { found = id }
             // Nothing is at its end: that was looked for first, under the same share lock.
-            guard let node = nodes[found], let child = node.children.first.flatMap({ nodes[$0] })
+            guard let node = table.mergeable.last.flatMap({ table.nodes[$0] }),
+                let child = node.children.first.flatMap({ table.nodes[$0] })
             else { return nil }
             return (node, child)
         }
     }
 
-    func takeUnswept() -> UInt64? { lock.withLock { unswept.min() } }
-    func noteSwept(_ id: UInt64) { lock.withLock { _ = unswept.remove(id) } }
+    func takeUnswept() -> UInt64? { lock.withLock { table.unswept.last } }
+    func noteSwept(_ id: UInt64) { lock.withLock { table.unswept.set(id, false) } }
     /// What could not be freed yet is looked at again after the next checkpoint.
-    func postpone(_ id: UInt64) { lock.withLock { _ = postponed.insert(id) } }
-    func takeUpPostponed() {
-        lock.withLock {
-            unswept.formUnion(postponed)
-            postponed = []
-        }
-    }
+    func postpone(_ id: UInt64) { lock.withLock { table.postpone(id) } }
+    func takeUpPostponed() -> Bool { lock.withLock { table.takeUpPostponed() } }
 
     /// Files of a snapshot, by its id: those that are open, or new ones.
     func openFiles(_ id: UInt64, _ make: () throws(FSError) -> FileSystem) throws(FSError)
@@ -134,7 +109,7 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
         let kept = lock.withLock { () -> FileSystem? in
             if let known = opened[id]?.files { return known }
             // Whoever deleted it meanwhile found nothing to close.
-            guard nodes[id]?.record.isDeleted == false else { return nil }
+            guard table.nodes[id]?.record.isDeleted == false else { return nil }
             opened[id] = Opened(files: made)
             recent.append((id, made))
             if recent.count > Self.recentCount {
@@ -161,27 +136,29 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     func listed(after id: UInt64, atMost limit: Int) -> [Listed] {
         lock.withLock {
             var found: [Listed] = []
-            let ids = nodes.keys.filter { $0 > id }.sorted()
+            let ids = table.nodes.keys.filter { $0 > id }.sorted()
             for id in ids where found.count < limit {
-                if let listed = nodes[id]?.listed { found.append(listed) }
+                if let listed = table.nodes[id]?.listed { found.append(listed) }
             }
             return found
         }
     }
     func listed(named name: [UInt8]) -> Listed? {
-        lock.withLock { idsByName[name].flatMap { nodes[$0]?.listed } }
+        lock.withLock { table.idsByName[name].flatMap { table.nodes[$0]?.listed } }
     }
     /// The newest snapshot that was made within a second.
     func newest(createdAt seconds: Int64) -> UInt64? {
         lock.withLock {
-            nodes.values.filter { $0.record.created.seconds == seconds }.compactMap(\.listed?.id)
-                .max()
+            table.nodes.values.filter { $0.record.created.seconds == seconds }.compactMap(
+                \.listed?.id
+            )
+            .max()
         }
     }
     /// The same for each second in which one was made.
     func newestBySecond() -> [Int64: UInt64] {
         lock.withLock {
-            nodes.values.reduce(into: [:]) { newest, node in
+            table.nodes.values.reduce(into: [:]) { newest, node in
                 guard let listed = node.listed else { return }
                 newest[listed.created.seconds] =
                     max(newest[listed.created.seconds] ?? 0, listed.id)
@@ -192,7 +169,9 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     /// Keeps a snapshot from being deleted; throws `.noSuchEntry` without one.
     func pin(_ name: [UInt8]) throws(FSError) -> UInt64 {
         let id = lock.withLock { () -> UInt64? in
-            guard let id = idsByName[name], nodes[id]?.record.kind == .snapshot else { return nil }
+            guard let id = table.idsByName[name], table.nodes[id]?.record.kind == .snapshot else {
+                return nil
+            }
             pins[id, default: 0] += 1
             return id
         }
@@ -241,9 +220,10 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
             }
         }
         if found.isEmpty { found[SnapshotRecord.firstID] = Node(record: Self.first()) }
+        var names: Set<[UInt8]> = []
         for (id, label) in labels {
             found[id]?.label = label
-            guard found[id] != nil, idsByName.updateValue(id, forKey: label.name) == nil else {
+            guard found[id] != nil, names.insert(label.name).inserted else {
                 throw .corrupt(Corruption(.snapshot, at: id, "a label without a node of its own"))
             }
         }
@@ -251,20 +231,16 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
             guard found[segment.segment] == nil, found[segment.owner] != nil else {
                 throw .corrupt(Corruption(.deadlist, at: segment.segment, "owner of a segment"))
             }
-            found[segment.owner]?.adopted.append(segment.segment)
+            found[segment.owner]?.adopted.insert(segment.segment)
         }
-        for id in found.keys {
-            guard let parent = found[id]?.record.parent, parent != 0 else { continue }
-            found[parent]?.children.insert(id)
-        }
-        try requireSane(found)
+        let loaded = SnapshotTable(loaded: found)
+        try requireSane(loaded.nodes)
         for node in found.values where node.record.kind == .head {
             if node.record.head != .head, let root = node.record.root {
                 volume.attach(node.record, try volume.readRoot(root))
             }
         }
-        nodes = found
-        unswept = Set(found.keys)
+        table = loaded
         settleHeads()
     }
 
@@ -316,14 +292,7 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     public func follow(_ records: [SnapshotRecord], _ transaction: Transaction) {
         lock.withLock {
             for record in records {
-                var node = nodes[record.id] ?? Node(record: record)
-                if node.record.parent != record.parent {
-                    nodes[node.record.parent]?.children.remove(record.id)
-                    unswept.insert(record.id)
-                }
-                node.record = record
-                nodes[record.id] = node
-                if record.parent != 0 { nodes[record.parent]?.children.insert(record.id) }
+                table.put(record)
                 if record.isDeleted, let files = opened.removeValue(forKey: record.id)?.files {
                     files.tree.isClosed = true
                     recent.removeAll { $0.id == record.id }
@@ -342,38 +311,28 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
 
     private func followItem(_ key: Key, _ value: ByteView?) {
         switch key.type {
-        case .snapshot:
-            guard value == nil, let node = nodes.removeValue(forKey: key.offset) else { return }
-            nodes[node.record.parent]?.children.remove(key.offset)
-            unswept.remove(key.offset)
+        case .snapshot: if value == nil { table.remove(key.offset) }
         case .snapshotLabel:
-            if let old = nodes[key.offset]?.label, idsByName[old.name] == key.offset {
-                idsByName[old.name] = nil
-            }
-            let label = value.flatMap { try? SnapshotLabel(key, decoding: $0) }
-            nodes[key.offset]?.label = label
+            table.setLabel(
+                value.flatMap { try? SnapshotLabel(key, decoding: $0) }, of: key.offset)
             renamed = .now()
-            if let label { idsByName[label.name] = key.offset }
         case .segment:
-            for id in nodes.keys where nodes[id]?.adopted.contains(key.offset) == true {
-                nodes[id]?.adopted.removeAll { $0 == key.offset }
-            }
-            guard let value, let segment = try? SegmentRecord(key, decoding: value) else { return }
-            nodes[segment.owner]?.adopted.append(segment.segment)
+            let segment = value.flatMap { try? SegmentRecord(key, decoding: $0) }
+            table.setOwner(segment?.owner, of: key.offset)
         default: break
         }
     }
 
     /// Tells every head what its parent's epoch and its own segment are.
     private func settleHeads() {
-        for node in lock.withLock({ nodes.values.filter { $0.record.kind == .head } }) {
+        for node in headNodes() {
             guard let tree = volume.tree(node.record.head) else { continue }
             tree.segment = node.record.id
             tree.parentEpoch = epoch(of: node.record.parent)
             if volume.brokenRules.contains(.globalLatestSnapshot) {
                 tree.parentEpoch =
                     lock.withLock {
-                        nodes.values.filter { !$0.record.isDeleted }.map(\.record.epoch).max()
+                        table.nodes.values.filter { !$0.record.isDeleted }.map(\.record.epoch).max()
                     } ?? tree.parentEpoch
             }
         }

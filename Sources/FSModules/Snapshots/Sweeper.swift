@@ -19,8 +19,11 @@ final class Sweeper: @unchecked Sendable {
     private let lock = Mutex()
     private var thread: WorkerThread?
     private var isWanted = true
+    private var isWoken = false
     private var isRunning = false
     private var isStopping = false
+    private var given: UInt64 = 0
+    private var limit: UInt64 = 0
 
     func start(_ snapshots: Snapshots) {
         lock.withLock {
@@ -45,12 +48,40 @@ final class Sweeper: @unchecked Sendable {
     func wake() {
         lock.withLock {
             isWanted = true
+            isWoken = true
             lock.signalAll()
         }
     }
 
+    /// Blocks that were given back since the volume was opened.
+    var givenBlocks: UInt64 { lock.withLock { given } }
+    func note(_ blocks: UInt64) { lock.withLock { given += blocks } }
+
+    /// Bytes a second that are given back at most; 0 for no limit. Holds until all is done.
+    var rate: UInt64 {
+        get { lock.withLock { limit } }
+        set {
+            lock.withLock {
+                limit = newValue
+                lock.signalAll()
+            }
+        }
+    }
+
+    /// Waits, unless the volume is being closed.
+    func pause(milliseconds: Int) {
+        lock.withLock { if !isStopping { lock.wait(milliseconds: milliseconds) } }
+    }
+
+    /// How long a volume without deleted snapshots is left alone after it was opened: what a crash may have
+    /// left can wait.
+    private static let patienceMilliseconds = 1000
+
     private func run(_ snapshots: Snapshots) {
         lock.lock()
+        if !isStopping, !isWoken, snapshots.deletedCount == 0 {
+            lock.wait(milliseconds: Self.patienceMilliseconds)
+        }
         while !isStopping {
             guard isWanted else {
                 lock.wait()
@@ -63,6 +94,7 @@ final class Sweeper: @unchecked Sendable {
             _ = try? snapshots.sweep { self.lock.withLock { self.isStopping } }
             lock.lock()
             isRunning = false
+            if !isWanted { limit = 0 }
         }
         lock.unlock()
     }
@@ -71,6 +103,8 @@ final class Sweeper: @unchecked Sendable {
 extension Snapshots {
     enum Step {
         case worked
+        /// Nothing to do where it looked, but it did not look everywhere.
+        case looked
         /// What is left is not durable yet.
         case waits
         case idle
@@ -78,6 +112,10 @@ extension Snapshots {
 
     /// Blocks and nodes that one transaction gives back.
     static let batch = 128
+    /// References that are dropped of one entry at once.
+    private static let references: UInt32 = 256
+    /// Nodes that one step looks at in vain: others want the share lock.
+    private static let looks = 64
 
     /// Works until nothing can be given back any more; true if something was.
     @discardableResult
@@ -85,10 +123,13 @@ extension Snapshots {
         var hasWorked = false
         var isFresh = false
         while !isCancelled() {
+            let begin = Turn(of: self)
             switch try volume.shareLock.withLock({ () throws(FSError) in try step() }) {
             case .worked:
                 hasWorked = true
                 isFresh = false
+                begin.giveWay(isCancelled)
+            case .looked: continue
             case .waits where !isFresh:
                 try volume.checkpoint()
                 isFresh = true
@@ -101,75 +142,148 @@ extension Snapshots {
         return hasWorked
     }
 
+    /// One step of the sweeping, and the pause behind it.
+    private struct Turn {
+        private static let longestPause = 20
+        let store: Snapshots
+        let start = monotonicNanoseconds()
+        let given: UInt64
+        let operations: UInt64
+
+        init(of store: Snapshots) {
+            self.store = store
+            given = store.sweeper.givenBlocks
+            operations = store.volume.operationCount
+        }
+
+        /// Waits as the rate asks for; and while others work, as long as the step took.
+        func giveWay(_ isCancelled: () -> Bool) {
+            let sweeper = store.sweeper
+            let taken = monotonicNanoseconds() - start
+            // One operation is the step's own.
+            if store.volume.operationCount > operations + 1 {
+                sweeper.pause(milliseconds: min(Int(taken / 1_000_000) + 1, Self.longestPause))
+            }
+            while !isCancelled() {
+                let rate = sweeper.rate
+                guard rate > 0 else { return }
+                let due = Double((sweeper.givenBlocks - given) << 12) / Double(rate) * 1000
+                let elapsed = Double(monotonicNanoseconds() - start) / 1e6
+                guard due > elapsed else { return }
+                sweeper.pause(milliseconds: min(Int(due - elapsed) + 1, 100))
+            }
+        }
+    }
+
     /// One transaction of work; false if there was none that could be done now.
     package func sweepOnce() throws(FSError) -> Bool {
-        try volume.shareLock.withLock { () throws(FSError) in try step() == .worked }
+        while true {
+            let outcome = try volume.shareLock.withLock { () throws(FSError) -> Step in
+                try step()
+            }
+            if outcome != .looked { return outcome == .worked }
+        }
     }
 
     /// One transaction of work. Under the share lock.
     private func step() throws(FSError) -> Step {
         if let node = newestEnding() { return try end(node) }
         if let (node, child) = newestMergeable() { return try merge(node, into: child) }
-        var waits = false
-        while let id = takeUnswept() {
+        for _ in 0..<Self.looks {
+            guard let id = takeUnswept() else { return takeUpPostponed() ? .waits : .idle }
             switch try sweep(id) {
             case .worked: return .worked
             case .waits:
-                waits = true
                 noteSwept(id)
                 postpone(id)
-            case .idle: noteSwept(id)
+            case .idle, .looked: noteSwept(id)
             }
         }
-        takeUpPostponed()
-        return waits ? .waits : .idle
+        return .looked
+    }
+
+    /// How far the sweeping of one node's deadlist is: segments that were looked at are not again until it
+    /// has another parent.
+    struct Place {
+        var node: UInt64
+        var parent: UInt64
+        var segments: [UInt64]
+        var waits = false
     }
 
     /// Frees the garbage of one node's deadlist.
     private func sweep(_ id: UInt64) throws(FSError) -> Step {
         guard let node = node(id) else { return .idle }
+        let parent = node.record.parent
+        var place = Place(node: id, parent: parent, segments: [])
+        if let known = sweepPlace, known.node == id, known.parent == parent {
+            place = known
+        } else {
+            place.segments = node.segments
+        }
         let transaction = Transaction(tree: .volume)
         var count = 0
-        var waits = false
-        let durable = volume.durableSequence
-        let limit = epoch(of: node.record.parent)
-        for segment in node.segments where count < Self.batch {
+        let limit = epoch(of: parent)
+        while let segment = place.segments.last, count < Self.batch {
+            var waits = false
             try forEachEntry(segment, bornAfter: limit) { (entry) throws(FSError) in
-                guard entry.death <= durable || volume.brokenRules.contains(.sweepsUndurable)
-                else {
+                guard isFreeable(entry) else {
                     waits = true
                     return true
                 }
-                free(entry, transaction)
-                count += 1
+                free(entry, transaction, &count)
                 return count < Self.batch
             }
+            guard count < Self.batch else { break }
+            place.segments.removeLast()
+            place.waits = place.waits || waits
+            if !waits, segment != id, try hasNone(segment, upTo: limit) {
+                transaction.delete(Key(0, .segment, segment), tree: .volume)
+                count += 1
+            }
         }
-        if count == 0, !waits { try forgetEmptySegments(node, transaction) }
-        guard !transaction.isEmpty else { return waits ? .waits : .idle }
+        guard !transaction.isEmpty else {
+            sweepPlace = nil
+            return place.waits ? .waits : .idle
+        }
         try commit(transaction)
+        sweepPlace = place
         return .worked
     }
 
-    private func free(_ entry: DeadlistRecord, _ transaction: Transaction) {
-        transaction.delete(entry.key, tree: .volume)
-        for _ in 0..<entry.references { transaction.drop(entry.run, birth: entry.birth) }
+    private func isFreeable(_ entry: DeadlistRecord) -> Bool {
+        entry.death <= volume.durableSequence || volume.brokenRules.contains(.sweepsUndurable)
     }
 
-    private func forgetEmptySegments(
-        _ node: Node, _ transaction: Transaction
-    ) throws(FSError) {
-        for segment in node.adopted.prefix(Self.batch) {
-            var isEmpty = true
-            try forEachEntry(segment, bornAfter: BirthEpoch(0)) { _ in
-                isEmpty = false
-                return false
-            }
-            if isEmpty { transaction.delete(Key(0, .segment, segment), tree: .volume) }
+    /// Drops an entry's references: of very many some, and the rest the next time. Counts against the batch.
+    private func free(
+        _ entry: DeadlistRecord, _ transaction: Transaction, _ batchCount: inout Int
+    ) {
+        var rest = entry
+        let count = min(entry.references, Self.references)
+        rest.references -= count
+        if rest.references > 0 {
+            transaction.put(rest.key, rest.encoded(), tree: .volume)
+        } else {
+            transaction.delete(entry.key, tree: .volume)
         }
+        for _ in 0..<count { transaction.drop(entry.run, birth: entry.birth) }
+        batchCount += rest.references > 0 ? Self.batch : 1
+    }
+
+    /// Whether a segment has nothing that was born up to an epoch.
+    private func hasNone(_ segment: UInt64, upTo limit: BirthEpoch) throws(FSError) -> Bool {
+        var isEmpty = true
+        try forEachEntry(segment, bornAfter: BirthEpoch(0)) { entry in
+            isEmpty = entry.birth > limit
+            return false
+        }
+        return isEmpty
     }
 
     private func commit(_ transaction: Transaction) throws(FSError) {
+        let given = transaction.droppedBlocks
+        defer { sweeper.note(given) }
         guard try volume.settleAndCommitLocked(transaction, .emergency) else {
             preconditionFailure("epochs do not begin while the table stands still")
         }
@@ -180,7 +294,8 @@ extension Snapshots {
     private func merge(_ node: Node, into child: Node) throws(FSError) -> Step {
         let transaction = Transaction(tree: .volume)
         // A hidden node's segments may go ahead of it: nothing of them can be garbage yet.
-        let segments = node.adopted.prefix(Self.batch) + (isLast(node) ? [node.record.id] : [])
+        let segments =
+            Array(node.adopted.prefix(Self.batch)) + (isLast(node) ? [node.record.id] : [])
         for segment in segments {
             let record = SegmentRecord(segment: segment, owner: child.record.id)
             transaction.put(record.key, record.encoded(), tree: .volume)
@@ -209,33 +324,33 @@ extension Snapshots {
         guard record.progress == .maximum else { return try freeTree(record) }
         let transaction = Transaction(tree: .volume)
         let limit = freedAbove(record)
-        let durable = volume.durableSequence
         var count = 0
         var waits = false
         for segment in node.segments where count < Self.batch {
+            var isLeft = false
             try forEachEntry(segment, bornAfter: BirthEpoch(0)) { (entry) throws(FSError) in
-                guard entry.death <= durable else {
-                    waits = true
+                guard isFreeable(entry) else {
+                    isLeft = true
                     return true
                 }
                 if entry.birth > limit {
-                    free(entry, transaction)
+                    free(entry, transaction, &count)
                 } else {
                     // Its parent still refers to the blocks.
                     transaction.delete(entry.key, tree: .volume)
+                    count += 1
                 }
-                count += 1
                 return count < Self.batch
+            }
+            waits = waits || isLeft
+            if count < Self.batch, !isLeft, segment != record.id {
+                transaction.delete(Key(0, .segment, segment), tree: .volume)
+                count += 1
             }
         }
         if count == 0 {
             if waits { return .waits }
-            for segment in node.adopted.prefix(Self.batch) {
-                transaction.delete(Key(0, .segment, segment), tree: .volume)
-            }
-            if node.adopted.count <= Self.batch {
-                transaction.delete(record.key, tree: .volume)
-            }
+            transaction.delete(record.key, tree: .volume)
         }
         try commit(transaction)
         return .worked
@@ -264,9 +379,4 @@ extension Snapshots {
         try commit(transaction)
         return .worked
     }
-}
-
-extension Snapshots.Node {
-    /// It goes by itself, and only then its parent may.
-    var isEnding: Bool { record.isDeleted && children.isEmpty }
 }

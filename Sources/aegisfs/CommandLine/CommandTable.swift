@@ -4,7 +4,8 @@ internal import FSCore
 
 enum CommandTable {
     static let verbs: [CommandSpec] = [
-        format, mount, umount, status, check, scrub, snapshot, history, send, receive, property,
+        format, mount, umount, status, check, scrub, snapshot, history, restore, send, receive,
+        property,
         extents,
         usage, defragment,
         dedup, resize, trim, inspect, sync, explain, help, completion,
@@ -169,7 +170,8 @@ enum CommandTable {
                     OperandSpec(
                         "NAME", "of a snapshot or clone, or A..B: all from A to B",
                         count: .optionalRepeating)
-                ], [.yes, .dryRun, .waitForSpace, .quiet, .exact], run: SnapshotVerb.delete),
+                ], [.yes, .dryRun, .waitForSpace, .sweepRate, .progress, .quiet, .exact],
+                run: SnapshotVerb.delete),
             snapshotVerb(
                 "rename", "give another name", [snapshotName, OperandSpec("NEW", "its new name")],
                 run: SnapshotVerb.rename),
@@ -230,7 +232,7 @@ enum CommandTable {
             "this or another volume of any settings. Every record of it has a sum.",
             "With --from the other side must have BASE, sent or received. --dry-run tells the size.",
         ],
-        options: [.sendFrom, .resumeToken, .dryRun, .json, .quiet, .exact],
+        options: [.sendFrom, .resumeToken, .dryRun, .json, .progress, .quiet, .exact],
         operands: [target, OperandSpec("SNAPSHOT", "what to send", count: .optional)],
         examples: [
             Example("aegisfs send mnt monday > monday.stream", "all of it"),
@@ -245,7 +247,7 @@ enum CommandTable {
             "The stream comes from standard input. What arrived of one that was cut off is kept as",
             "'NAME.partial': --status shows how to go on, 'aegisfs snapshot delete' gives it up.",
         ],
-        options: [.receiveStatus, .json, .quiet, .exact],
+        options: [.receiveStatus, .json, .progress, .quiet, .exact],
         operands: [
             target,
             OperandSpec(

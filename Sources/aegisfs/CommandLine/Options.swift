@@ -80,6 +80,8 @@ extension OptionSpec {
 
     static let snapshotTree = OptionSpec("tree", "each behind the one from which it goes on")
     static let waitForSpace = OptionSpec("wait", "return when the space is back")
+    static let sweepRate = OptionSpec(
+        "rate", "give back at most so much a second, until all is back", value: "SIZE")
     static let freeSize = OptionSpec(
         "free", "the oldest go until so much comes back", value: "SIZE")
     /// `--keep-daily` and the like.
@@ -88,6 +90,12 @@ extension OptionSpec {
             $0 == .last ? "the newest N" : "the newest of each of the last N \($0.plural)"
         return (OptionSpec("keep-\($0.rawValue)", "keep \(what)", value: "N"), $0)
     }
+
+    // MARK: restore
+    static let restoreFrom = OptionSpec("from", "the snapshot that has it", value: "SNAPSHOT")
+    static let restoreTo = OptionSpec("to", "where to put it, if not at PATH", value: "PATH")
+    static let replace = OptionSpec("force", "replace what is there", short: "f")
+    static let verify = OptionSpec("verify", "read all data, and say what is damaged")
 
     // MARK: send and receive
     static let sendFrom = OptionSpec(

@@ -23,6 +23,8 @@
 ///     {"command": "stream", "stream": {"action": "send", "snapshot": "monday"}}
 ///                                                 send, receive or compare snapshots; bytes go as
 ///                                                 `ControlStream` says
+///     {"command": "restore", "restore": {"action": "copy", "path": "/a", "snapshot": "monday",
+///      "directory": 1, "name": ".aegisfs-restore-7"}}    copy what a snapshot has; the client renames it
 ///     {"command": "shutdown"}                     unmount, even if it is in use
 ///     {"command": "snapshot", "snapshot": {"action": "create", "names": ["monday"]}}
 ///                                                 what `aegisfs snapshot` does
@@ -44,7 +46,7 @@
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
         case status, sync, check, remount, resize, trim, mounts, shutdown, snapshot
-        case extents, usage, defragment, dedup, scrub, stream
+        case extents, usage, defragment, dedup, scrub, stream, restore
     }
     var command: Command
     /// For `scrub`.
@@ -61,6 +63,7 @@ struct ControlRequest: Codable, Sendable {
     /// For `snapshot`.
     var snapshot: SnapshotRequest?
     var stream: StreamRequest?
+    var restore: RestoreRequest?
     /// For `resize`.
     var size: ResizeSize?
     var rateBps: UInt64?
@@ -86,6 +89,7 @@ struct ControlReply: Codable, Sendable {
     var dedup: DedupDocument?
     var snapshot: SnapshotDocument?
     var stream: StreamDocument?
+    var restore: RestoreDocument?
     /// Of a part.
     var changes: [ChangeDocument]?
     /// How many bytes follow the line.

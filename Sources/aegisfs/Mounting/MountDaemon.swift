@@ -18,10 +18,13 @@ final class MountDaemon: ControlService {
     }
 
     let volume: Volume
+    /// What is mounted of it.
+    var files: FileSystem { otherFiles ?? volume.fileSystem }
     private let device: HeldDevice
     let registration: MountRegistration
     let session: FuseSession
     private let scrubs: ScrubService
+    private let advice: DamageAdvice
     private let showsSnapshot: Bool
     let showsDefaultHead: Bool
     /// Of a snapshot or another head; nil: those of the default head, which a rollback replaces.
@@ -37,8 +40,8 @@ final class MountDaemon: ControlService {
         self.device = device
         self.log = log
         showsSnapshot = plan.options.files?.isSnapshot == true
-        showsDefaultHead = plan.options.files == nil
         let files = try Self.files(of: volume, plan)
+        showsDefaultHead = plan.options.files == nil
         otherFiles = showsDefaultHead ? nil : files
         let status = volume.status()
         guard let identity = DeviceIdentity(path: plan.target) else {
@@ -53,6 +56,7 @@ final class MountDaemon: ControlService {
                 state: .starting, outcome: nil))
         self.registration = registration
         scrubs = ScrubService(volume, log: log)
+        advice = DamageAdvice(volume, log: log)
         var options = FuseMountOptions()
         options.source = plan.options.sourceName ?? registration.current.device
         options.ro = plan.options.isReadOnly
@@ -76,6 +80,7 @@ final class MountDaemon: ControlService {
                     }, mountpoint: plan.mountpoint, options: options)
         } catch {
             scrubs.stop()
+            advice.stop()
             registration.remove()
             throw Failure(.failed, .mountRefused, error.description, hint: error.cure)
         }
@@ -147,6 +152,7 @@ final class MountDaemon: ControlService {
             device.close()
             throw error
         }
+        relay.whenDamaged { [weak daemon] in daemon?.advice.wake() }
         try daemon.serve(readiness)
         withExtendedLifetime(relay) {}
     }
@@ -173,6 +179,7 @@ final class MountDaemon: ControlService {
         registration.update { $0.state = .finishing }
         server?.stop()
         scrubs.stop()
+        advice.stop()
         // Wakes the signal thread, which has nothing left to do.
         kill(getpid(), SIGUSR1)
         signals.join()
@@ -226,12 +233,18 @@ final class MountDaemon: ControlService {
         }
         if [.extents, .usage, .defragment, .dedup].contains(request.command) {
             try FileRequests.perform(
-                request, otherFiles ?? volume.fileSystem, record.device, &reply,
+                request, files, record.device, &reply,
                 isCancelled: isCancelled, progress: progress)
             return reply
         }
         if request.command == .snapshot {
             reply.snapshot = try changeSnapshots(request.snapshot)
+            return reply
+        }
+        if request.command == .restore {
+            reply.restore = try RestoreService(
+                volume: volume, files: files, target: record.device
+            ).perform(request.restore, isCancelled: isCancelled, progress: progress)
             return reply
         }
         do throws(FSError) {
@@ -244,6 +257,7 @@ final class MountDaemon: ControlService {
                 reply.status?.addFullness(of: volume)
                 reply.status?.addScan(of: volume, scrubs.current)
                 reply.status?.freeSpace = FreeSpaceDocument(of: volume)
+                reply.status?.addSnapshots(of: volume)
             case .sync:
                 try volume.synchronize()
             case .check:
@@ -268,7 +282,7 @@ final class MountDaemon: ControlService {
                         progress: { progress(ProgressReporter.Step(trim: $0)) }))
             case .mounts:
                 reply.mounts = [record]
-            case .extents, .usage, .defragment, .dedup, .snapshot, .stream: break
+            case .extents, .usage, .defragment, .dedup, .snapshot, .stream, .restore: break
             case .shutdown:
                 kill(getpid(), SIGTERM)
             }
@@ -356,6 +370,8 @@ private final class Readiness: @unchecked Sendable {
 }
 
 /// Turns what a volume reports into lines of the log.
+///
+/// Safe to share: what changes is behind `lock`.
 private final class EventRelay: VolumeObserver, @unchecked Sendable {
     private let log: @Sendable (String) -> Void
     private let mountpoint: String
@@ -363,6 +379,7 @@ private final class EventRelay: VolumeObserver, @unchecked Sendable {
     /// Guarded by `lock`.
     private weak var volume: Volume?
     private var lastFull: UInt64?
+    private var advise: @Sendable () -> Void = {}
     /// Who deletes a tree hears of it once.
     private static let silentNanoseconds: UInt64 = 60_000_000_000
 
@@ -387,6 +404,12 @@ private final class EventRelay: VolumeObserver, @unchecked Sendable {
                 + (HeldSpace(of: volume).map { ": \($0.advice(mountpoint))" } ?? ""))
     }
 
+    /// Also hears of what was found damaged until now.
+    func whenDamaged(_ body: @escaping @Sendable () -> Void) {
+        lock.withLock { advise = body }
+        body()
+    }
+
     func volume(_ event: VolumeEvent) {
         switch event {
         case .checkpoint: break
@@ -396,7 +419,9 @@ private final class EventRelay: VolumeObserver, @unchecked Sendable {
                     + "\(recovery.bytes) bytes, \(Int(recovery.milliseconds)) ms")
         case .latched(let why): log("the volume takes no more changes: \(why)")
         case .full: noteFull()
-        case .damage(let what): log("damage: \(what)")
+        case .damage(let what):
+            log("damage: \(what)")
+            lock.withLock { advise }()
         case .healed(let what): log("healed: \(what)")
         }
     }

@@ -1,8 +1,42 @@
 /// What `aegisfs explain` tells of streams and of work on snapshots.
 extension MessageID {
-    /// Summary and explanation of the ids from AEGIS-0400 to AEGIS-0449, and AEGIS-0220.
+    /// Summary and explanation of the ids from AEGIS-0200 to AEGIS-0202, AEGIS-0220, and AEGIS-0400 to
+    /// AEGIS-0449.
     var streamTexts: (String, String) {
         switch self {
+        case .noSnapshot:
+            (
+                "there is no such snapshot",
+                "Nothing of this volume has that name. 'aegisfs snapshot list TARGET' shows all "
+                    + "snapshots and heads."
+            )
+        case .snapshotExists:
+            (
+                "the name is taken",
+                "Another snapshot, clone or hold of this volume has that name. Choose another "
+                    + "one, or rename or delete what has it."
+            )
+        case .snapshotHeld:
+            (
+                "a snapshot is held or protected",
+                "Somebody asked that it not be deleted: by a hold, which 'aegisfs snapshot "
+                    + "release TARGET NAME TAG' ends, or until a date, which only passes."
+            )
+        case .restoreExists:
+            (
+                "something is where a restore would put what it brings back",
+                "Nothing is overwritten unasked. '--to PATH' puts it elsewhere on the volume; "
+                    + "'--force' replaces what is there in one step, a directory with all that is "
+                    + "in it. A snapshot made before keeps that, too."
+            )
+        case .restoreIncomplete:
+            (
+                "a restore left something undone",
+                "What was asked for is restored. Either parts of it have no good copy, neither here "
+                    + "nor in the snapshot, which share their data: 'aegisfs status' lists them, and "
+                    + "'aegisfs history' other versions. Or what was replaced could not be removed "
+                    + "and lies under the named path, because it has immutable files, or was in use."
+            )
         case .streamToTerminal:
             (
                 "a stream belongs in a file or a pipe",

@@ -81,6 +81,8 @@ enum MessageID: String, CaseIterable, Sendable {
     case badToken = "AEGIS-0409"
     case snapshotInUse = "AEGIS-0410"
     case noVersion = "AEGIS-0411"
+    case restoreExists = "AEGIS-0412"
+    case restoreIncomplete = "AEGIS-0413"
 
     case noProperty = "AEGIS-0250"
     case dataLost = "AEGIS-0251"
@@ -430,8 +432,11 @@ enum MessageID: String, CaseIterable, Sendable {
                 "blocks have no good copy",
                 "Every copy of some blocks is unreadable or fails its checksum, so reading them fails "
                     + "with EIO; all else can be read. 'aegisfs status' lists the files with the "
-                    + "places in them. Restore them from a backup or delete them; with 'copies 2' "
-                    + "a file has a second copy from which the first is healed."
+                    + "places in them. A snapshot shares the blocks of a file that was not written since, "
+                    + "and the damage; of one that was, it may have an older version, which "
+                    + "'status' names if it could be read just then. Take it by 'aegisfs restore', "
+                    + "or a backup, or delete them; with 'copies 2' a file has a second copy from "
+                    + "which the first is healed."
             )
         case .noProperty:
             (
@@ -440,27 +445,10 @@ enum MessageID: String, CaseIterable, Sendable {
                     + "found at its mountpoint, image or device. 'aegisfs property list PATH' shows "
                     + "which there are."
             )
-        case .noSnapshot:
-            (
-                "there is no such snapshot",
-                "Nothing of this volume has that name. 'aegisfs snapshot list TARGET' shows all "
-                    + "snapshots and heads."
-            )
-        case .snapshotExists:
-            (
-                "the name is taken",
-                "Another snapshot, clone or hold of this volume has that name. Choose another "
-                    + "one, or rename or delete what has it."
-            )
-        case .snapshotHeld:
-            (
-                "a snapshot is held or protected",
-                "Somebody asked that it not be deleted: by a hold, which 'aegisfs snapshot "
-                    + "release TARGET NAME TAG' ends, or until a date, which only passes."
-            )
         case .streamToTerminal, .streamDamaged, .streamCut, .notAStream, .streamVersion,
             .wrongBase, .wrongPlace, .alreadyReceived, .receiveRunning, .badToken, .snapshotInUse,
-            .noVersion, .rollbackBusy:
+            .noVersion, .noSnapshot, .snapshotExists, .snapshotHeld, .restoreExists,
+            .restoreIncomplete, .rollbackBusy:
             streamTexts
         case .cannotShrink, .shrinkUnconfirmed, .resizeRunning, .hostFull, .volumeFull: spaceTexts
         case .unconfirmed:

@@ -14,6 +14,7 @@ struct ProgressMeter: Sendable {
         var done: UInt64
     }
     private(set) var done: UInt64 = 0
+    /// 0: nobody knows.
     private(set) var total: UInt64 = 0
     private var samples: [Sample] = []
     private var pausedSince: Double?
@@ -22,7 +23,7 @@ struct ProgressMeter: Sendable {
     /// Records how far the work is. `seconds` is a clock that never steps back.
     mutating func update(done: UInt64, total: UInt64, seconds: Double) {
         self.total = total
-        self.done = min(done, total)
+        self.done = total == 0 ? done : min(done, total)
         let now = activeTime(seconds)
         // Work that starts over (the next phase) says nothing about the samples before it.
         if let last = samples.last, self.done < last.done { samples.removeAll() }
@@ -64,7 +65,7 @@ struct ProgressMeter: Sendable {
 
     /// Seconds until the end at this rate; nil if unknown.
     var remainingSeconds: UInt64? {
-        guard let rate, rate > 0 else { return nil }
+        guard let rate, rate > 0, total > 0 else { return nil }
         let seconds = Double(total - done) / rate
         // A year is not an estimate any more.
         return seconds < 365 * 86400 ? UInt64(seconds.rounded(.up)) : nil

@@ -13,6 +13,7 @@ final class ProgressReporter: @unchecked Sendable {
     struct Step: Codable, Sendable {
         var phase: String
         var doneBytes: UInt64
+        /// 0: nobody knows.
         var totalBytes: UInt64
         /// Of work that looks for damage: bad copies, those healed, blocks lost.
         var found: UInt64?
@@ -98,7 +99,10 @@ final class ProgressReporter: @unchecked Sendable {
     func cancellationNote() -> String {
         lock.withLock {
             clear()
-            return phase.isEmpty ? "before it began" : "at \(meter.percent) % of \(phase)"
+            if phase.isEmpty { return "before it began" }
+            return meter.total == 0
+                ? "at \(SizeFormatter.string(meter.done)) of \(phase)"
+                : "at \(meter.percent) % of \(phase)"
         }
     }
 
@@ -121,6 +125,7 @@ final class ProgressReporter: @unchecked Sendable {
 
     private var line: String {
         let rate = meter.rate.map { SizeFormatter.string(UInt64($0)) + "/s" } ?? "rate unknown"
+        if meter.total == 0 { return "\(phase): \(SizeFormatter.string(meter.done)), \(rate)" }
         let left = meter.remainingSeconds.map(TimeFormatter.duration) ?? "unknown"
         return "\(phase): \(meter.percent) %, \(SizeFormatter.string(meter.done)) of "
             + "\(SizeFormatter.string(meter.total)), \(rate), ETA \(left)" + findings

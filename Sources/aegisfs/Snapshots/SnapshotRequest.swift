@@ -22,6 +22,8 @@ struct SnapshotRequest: Codable, Sendable {
     /// Of a prune: what it keeps, or how much is to come back.
     var retention: Retention?
     var freeBytes: UInt64?
+    /// Of a deletion: bytes a second that come back at most.
+    var rateBps: UInt64?
 }
 
 /// The answer: the snapshots and heads as they are afterwards, or those that a plan names.
@@ -41,6 +43,14 @@ struct SnapshotDocument: Codable, Sendable {
         var tags: [String]
         var holds: [String]
         var protectedUntil: String?
+
+        /// Why it cannot be deleted, for people.
+        var keeping: String? {
+            var reasons: [String] = []
+            if !holds.isEmpty { reasons.append("held: \(holds.joined(separator: ", "))") }
+            if let protectedUntil { reasons.append("until \(protectedUntil)") }
+            return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
+        }
     }
     struct Totals: Codable, Sendable {
         var snapshots: UInt64
@@ -50,6 +60,18 @@ struct SnapshotDocument: Codable, Sendable {
         var uniqueBytes: UInt64
         /// Space of deleted ones is being given back just now.
         var isSweeping: Bool
+        /// What is still to come back of them; at least, if it is not complete.
+        var pendingBytes: UInt64
+        var pendingIsComplete: Bool
+        /// What has come back since the volume was opened.
+        var givenBytes: UInt64
+
+        /// What is still to come back, for people; nil if nothing is.
+        func returning(_ arguments: Arguments) -> String? {
+            guard deleted > 0 || pendingBytes > 0 else { return nil }
+            return "\(deleted) deleted ones still give back \(pendingIsComplete ? "" : "at least ")"
+                + "\(arguments.size(pendingBytes))\(isSweeping ? ", just now" : "")"
+        }
     }
     /// A version of a path.
     struct Version: Codable, Sendable {
@@ -131,8 +153,11 @@ struct SnapshotService {
                 document.versions = try store.history(of: path).map {
                     SnapshotDocument.Version($0)
                 }
-            case .list: document.snapshots = try store.figures().map(SnapshotDocument.Entry.init)
-            case .stats: document.totals = try totals()
+            case .list:
+                let figures = try store.figures()
+                document.snapshots = figures.map(SnapshotDocument.Entry.init)
+                if store.deletedCount > 0 { document.totals = try totals(of: figures) }
+            case .stats: document.totals = try totals(of: try store.figures())
             case .create, .clone, .rollback, .rename:
                 try change(request, names, &document)
             case .delete:
@@ -142,6 +167,7 @@ struct SnapshotService {
                 if request.dryRun == true {
                     try noteFreed(names, &document)
                 } else {
+                    if let rate = request.rateBps { store.sweepRate = rate }
                     try store.delete(names)
                 }
             case .hold, .release, .protect: try relabel(request, names)
@@ -215,7 +241,9 @@ struct SnapshotService {
                     guard label.holds.contains(tag) else { throw .noSuchAttribute }
                     label.holds.removeAll { $0 == tag }
                 default:
-                    guard let until = request.until, until >= label.protectedUntil else {
+                    guard let until = request.until, until > Timestamp.now().seconds,
+                        until >= label.protectedUntil
+                    else {
                         throw .notPermitted
                     }
                     label.protectedUntil = until
@@ -229,20 +257,22 @@ struct SnapshotService {
         _ names: [[UInt8]], _ request: SnapshotRequest
     ) throws(FSError) -> [SnapshotDocument.Entry] {
         try store.requireDeletable(names)
-        let all = try store.figures()
-        return names.compactMap { name in
-            all.first { $0.label?.name == name }.map(SnapshotDocument.Entry.init)
-        }
+        let chosen = Set(names)
+        return try store.figures().filter { $0.label.map { chosen.contains($0.name) } ?? false }
+            .map(SnapshotDocument.Entry.init)
     }
 
-    private func totals() throws(FSError) -> SnapshotDocument.Totals {
-        let all = try store.figures()
+    private func totals(
+        of all: [SnapshotFigures]
+    ) throws(FSError) -> SnapshotDocument.Totals {
+        let pending = try store.blocksToGive()
         return SnapshotDocument.Totals(
             snapshots: UInt64(all.filter { $0.record.kind == .snapshot }.count),
             heads: UInt64(all.filter { $0.record.kind == .head }.count),
             deleted: UInt64(store.deletedCount),
             uniqueBytes: all.reduce(0) { $0 + ($1.uniqueBlocks ?? 0) } << 12,
-            isSweeping: store.isSweeping)
+            isSweeping: store.isSweeping, pendingBytes: pending.blocks << 12,
+            pendingIsComplete: pending.isComplete, givenBytes: store.givenBlocks << 12)
     }
 
     /// Names what is in the way, and the cure.

@@ -6,8 +6,9 @@ extension SnapshotService {
     /// Names, with ranges `A..B` taken apart; what is a name as it stands is no range.
     func expanded(_ names: [[UInt8]]) -> [[UInt8]] {
         var result: [[UInt8]] = []
+        var known: Set<[UInt8]> = []
         for name in names {
-            for one in range(name) ?? [name] where !result.contains(one) { result.append(one) }
+            for one in range(name) ?? [name] where known.insert(one).inserted { result.append(one) }
         }
         return result
     }

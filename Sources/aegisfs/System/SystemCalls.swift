@@ -59,6 +59,17 @@ final class Descriptor: Sendable {
         return result
     }
 
+    /// fstat(2); nil leaves the reason in `errno`.
+    var status: stat? {
+        var result = stat()
+        return fstat(raw, &result) == 0 ? result : nil
+    }
+    /// What a name in this directory is, without following it; nil if there is none.
+    func status(of name: String) -> stat? {
+        var result = stat()
+        return fstatat(raw, name, &result, Int32(AT_SYMLINK_NOFOLLOW)) == 0 ? result : nil
+    }
+
     /// Takes a whole-file lock without waiting; false if somebody else holds it.
     func tryLock(_ kind: LockKind) -> Bool {
         flock(raw, (kind == .shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0

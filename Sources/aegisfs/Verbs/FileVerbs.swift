@@ -182,11 +182,14 @@ enum FileVerbs {
         return "/" + String(decoding: resolved.utf8.dropFirst(mountpoint.utf8.count), as: UTF8.self)
     }
 
-    /// Shows progress, and on a signal says how far it was: what was done until then stays.
+    /// Shows progress, and on a signal says how far it was.
     ///
-    /// - Parameter stop: in this process, ends the work in an orderly way before the process ends.
-    private static func withProgress(
+    /// - Parameters:
+    ///   - stop: in this process, ends the work in an orderly way before the process ends.
+    ///   - left: what becomes of what was done.
+    static func withProgress(
         _ arguments: Arguments, _ command: String, stop: Stop? = nil,
+        left: String = "what was done until then stays",
         _ body: ((ProgressReporter.Step) -> Void) throws(Failure) -> ControlReply
     ) throws(Failure) -> ControlReply {
         let reporter = ProgressReporter(
@@ -194,7 +197,7 @@ enum FileVerbs {
             quiet: arguments.isQuiet)
         let interruption = Interruption(arguments) {
             stop?.request()
-            return "cancelled \(reporter.cancellationNote()): what was done until then stays"
+            return "cancelled \(reporter.cancellationNote()): \(left)"
         }
         defer { stop?.end() }
         let reply = try body { reporter.update($0) }
@@ -208,7 +211,7 @@ enum FileVerbs {
 /// How a signal ends work in this process: it asks, and waits until the volume is closed.
 ///
 /// Safe to share: all is behind `lock`.
-private final class Stop: @unchecked Sendable {
+final class Stop: @unchecked Sendable {
     private let lock = Mutex()
     private var hasBegun = false
     private var wasRequested = false

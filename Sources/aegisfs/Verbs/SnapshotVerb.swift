@@ -17,7 +17,7 @@ enum SnapshotVerb {
         if arguments.json { return try done(arguments, document) }
         var table = TextTable([
             ("name", .left), ("kind", .left), ("created", .left), ("referenced", .right),
-            ("unique", .right), ("frees with older", .right), ("parent", .left),
+            ("unique", .right), ("frees with older", .right), ("parent", .left), ("kept", .left),
         ])
         func size(_ bytes: UInt64?) -> String { bytes.map(arguments.size) ?? "-" }
         let lines =
@@ -28,9 +28,13 @@ enum SnapshotVerb {
                 String(repeating: "  ", count: depth) + entry.name, entry.kind, entry.created,
                 size(entry.referencedBytes),
                 size(entry.uniqueBytes), size(entry.freesWithOlderBytes), entry.parent ?? "-",
+                entry.keeping ?? "-",
             ])
         }
         Terminal.output(table.text(header: !arguments.has(.noHeader)))
+        if !arguments.has(.noHeader), let text = document.totals?.returning(arguments) {
+            Terminal.output("\(text)\n")
+        }
         return .done
     }
 
@@ -60,8 +64,8 @@ enum SnapshotVerb {
         }
         Terminal.output(
             "\(totals.snapshots) snapshots, \(totals.heads) heads; "
-                + "\(arguments.size(totals.uniqueBytes)) in one snapshot only; "
-                + "\(totals.deleted) deleted ones still give back their space\n")
+                + "\(arguments.size(totals.uniqueBytes)) in one snapshot only\n"
+                + (totals.returning(arguments).map { "\($0)\n" } ?? ""))
         return .done
     }
 
@@ -69,6 +73,9 @@ enum SnapshotVerb {
         let names = Array(arguments.operands.dropFirst())
         guard !names.isEmpty else { throw .usage("snapshot delete: NAME is missing") }
         var request = SnapshotRequest(action: .delete, names: names)
+        request.rateBps = try arguments.value(.sweepRate).map { (text) throws(Failure) in
+            try SizeParser.parse(text, option: "--rate")
+        }
         let code = try confirmed(arguments, &request) { plan in
             "delete " + plan.snapshots.map(\.name).joined(separator: ", ")
                 + freed(plan, arguments)
@@ -83,18 +90,24 @@ enum SnapshotVerb {
             + "\(arguments.size(bytes)))"
     }
 
-    /// Returns when the space of what was deleted is back.
+    /// Returns when the space of what was deleted is back. Ended early, only the waiting ends.
     private static func wait(_ arguments: Arguments) throws(Failure) {
+        let reporter = ProgressReporter(
+            arguments.progressMode, command: "snapshot delete", json: arguments.json,
+            quiet: arguments.isQuiet)
+        defer { reporter.finish() }
         var first: UInt64?
         while true {
             guard let totals = try perform(arguments, SnapshotRequest(action: .stats)).totals,
                 totals.isSweeping
             else { return }
-            let total = first ?? totals.deleted
-            if first == nil, !arguments.isQuiet, !arguments.json {
-                Terminal.notice("giving back the space of \(totals.deleted) deleted snapshots")
-            }
-            first = max(total, totals.deleted)
+            let before = first ?? totals.givenBytes
+            first = before
+            let done = totals.givenBytes - min(before, totals.givenBytes)
+            reporter.update(
+                ProgressReporter.Step(
+                    phase: "giving back space", doneBytes: done,
+                    totalBytes: done + totals.pendingBytes))
             sleep(milliseconds: 100)
         }
     }
@@ -191,6 +204,9 @@ enum SnapshotVerb {
             throw .usage(
                 "snapshot protect: --until DATE is missing or no date",
                 hint: "2031-12-31 or 2031-12-31T23:00:00Z")
+        }
+        guard until > Timestamp.now().seconds else {
+            throw .usage("snapshot protect: \(text) is over; nothing was changed")
         }
         var request = SnapshotRequest(action: .protect, names: [arguments.operands[1]])
         request.until = until

@@ -42,6 +42,9 @@ extension StatusVerb {
                         ? ", \(document.unlinkedInodes) unlinked but open" : "")
             ),
         ]
+        if let snapshots = document.snapshots {
+            lines.append(("snapshots", snapshots.summary(arguments)))
+        }
         if let cache = document.cache {
             lines.append(
                 (

@@ -49,12 +49,14 @@ struct StatusDocument: Codable, Sendable {
         var sizeBytes: UInt64
         var block: UInt64
         var foundAt: String
+        /// Snapshots that have an intact older version of it: they were read just now.
+        var intactIn: [String]?
 
         var description: String {
             switch kind {
             case "data":
                 "\(path ?? "inode \(inode)"), bytes \(offsetBytes) to "
-                    + "\(offsetBytes + sizeBytes - 1) (block \(block))"
+                    + "\(offsetBytes + sizeBytes - 1) (block \(block))\(advice)"
             case "metadata": "metadata at block \(block), of inode \(inode) or above"
             default: "allocation bitmap at block \(block)"
             }
@@ -91,6 +93,7 @@ struct StatusDocument: Codable, Sendable {
     var sizeBytes: UInt64
     var space: Space
     var freeSpace: FreeSpaceDocument?
+    var snapshots: SnapshotStatus?
     var features: [String]
     var compatibleFeatures: UInt64
     var readOnlyCompatibleFeatures: UInt64
@@ -236,8 +239,8 @@ struct StatusDocument: Codable, Sendable {
                 "lost data", "There is no good copy of parts of \(what).",
                 files == 0
                     ? "Copy what can be read elsewhere, and run 'aegisfs check'."
-                    : "Restore the files listed below from a backup, or delete them; what is not "
-                        + "damaged can be read.",
+                    : "Restore the files listed below from a backup, or from a snapshot where one is "
+                        + "named ('aegisfs restore'), or delete them.",
                 MessageID.dataLost.rawValue, isDamage: true)
         } else if errors.contains(where: { $0.count > 0 }) {
             add(
@@ -333,6 +336,7 @@ enum StatusVerb {
             document.addFullness(of: volume)
             document.addScan(of: volume, ScrubRecord.last(in: volume))
             document.freeSpace = FreeSpaceDocument(of: volume)
+            document.addSnapshots(of: volume)
             return document
         }
     }

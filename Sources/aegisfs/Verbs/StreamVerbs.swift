@@ -22,7 +22,16 @@ enum StreamVerbs {
                 .usage, .streamToTerminal, "a stream is not written to a terminal",
                 hint: "aegisfs send ... > FILE, or | aegisfs receive TARGET")
         }
-        let document = try perform(arguments, request)
+        var total: UInt64 = 0
+        if request.isDryRun != true, showsTotal(arguments) {
+            // Costs a walk over what differs, but reads no data.
+            var plan = request
+            plan.isDryRun = true
+            total = try perform(arguments, plan).streamBytes ?? 0
+        }
+        let passing = PassingBytes("send", total: total, arguments)
+        defer { passing.end() }
+        let document = try perform(arguments, request, passing)
         let text =
             "\(request.isDryRun == true ? "would send" : "sent") '\(document.snapshot ?? "")'"
             + (document.base.map { " upon '\($0)'" } ?? "")
@@ -40,7 +49,14 @@ enum StreamVerbs {
         }
         var request = StreamRequest(action: .receive)
         request.name = arguments.operand(1)
-        let document = try perform(arguments, request)
+        var total: UInt64 = 0
+        var input = stat()
+        if fstat(STDIN_FILENO, &input) == 0, input.isRegular {
+            total = UInt64(max(0, Int(input.st_size) - max(0, lseek(STDIN_FILENO, 0, SEEK_CUR))))
+        }
+        let passing = PassingBytes("receive", total: total, arguments)
+        defer { passing.end() }
+        let document = try perform(arguments, request, passing)
         show(
             document,
             "received '\(document.snapshot ?? "")': \(arguments.size(document.dataBytes ?? 0)) of "
@@ -49,7 +65,7 @@ enum StreamVerbs {
     }
 
     private static func status(_ arguments: Arguments) throws(Failure) -> ExitCode {
-        let document = try perform(arguments, StreamRequest(action: .status))
+        let document = try perform(arguments, StreamRequest(action: .status), nil)
         if arguments.json {
             Terminal.output(JSONOutput.line(document, command: "receive"))
             return .done
@@ -68,7 +84,7 @@ enum StreamVerbs {
         request.snapshot = arguments.operands[1]
         request.other = arguments.operand(2)
         var changes: [ChangeDocument] = []
-        _ = try perform(arguments, request) { changes += $0 }
+        _ = try perform(arguments, request, nil) { changes += $0 }
         if arguments.json {
             for change in changes {
                 Terminal.output(
@@ -96,18 +112,28 @@ enum StreamVerbs {
     // MARK: Where
 
     private static func perform(
-        _ arguments: Arguments, _ request: StreamRequest,
+        _ arguments: Arguments, _ request: StreamRequest, _ passing: PassingBytes? = nil,
         _ changes: ([ChangeDocument]) -> Void = { _ in }
     ) throws(Failure) -> StreamDocument {
         let path = arguments.operands[0]
         switch try Target.resolve(path) {
-        case .live(let mount): return try live(mount, request, changes)
-        case .offline: return try offline(path, request, changes)
+        case .live(let mount): return try live(mount, request, passing, changes)
+        case .offline: return try offline(path, request, passing, changes)
+        }
+    }
+
+    /// Whether somebody sees how much is left.
+    private static func showsTotal(_ arguments: Arguments) -> Bool {
+        switch arguments.progressMode {
+        case .none: false
+        case .plain, .json: true
+        case .auto: !arguments.isQuiet && Terminal.isTerminal(STDERR_FILENO)
         }
     }
 
     private static func offline(
-        _ path: String, _ request: StreamRequest, _ changes: ([ChangeDocument]) -> Void
+        _ path: String, _ request: StreamRequest, _ passing: PassingBytes?,
+        _ changes: ([ChangeDocument]) -> Void
     ) throws(Failure) -> StreamDocument {
         let (device, volume) =
             request.action == .receive
@@ -122,11 +148,14 @@ enum StreamVerbs {
                 result = .success(
                     try service.send(request) { (bytes) throws(FSError) in
                         Terminal.output(bytes)
+                        passing?.note(bytes.count)
                     })
             case .receive:
                 result = .success(
                     try service.receive(request) { (target) throws(StreamError) in
-                        try readInput(target)
+                        let count = try readInput(target)
+                        passing?.note(count)
+                        return count
                     })
             case .status: result = .success(try service.status())
             case .diff:
@@ -149,16 +178,46 @@ enum StreamVerbs {
     }
 
     private static func live(
-        _ mount: LiveMount, _ request: StreamRequest, _ changes: ([ChangeDocument]) -> Void
+        _ mount: LiveMount, _ request: StreamRequest, _ passing: PassingBytes?,
+        _ changes: ([ChangeDocument]) -> Void
     ) throws(Failure) -> StreamDocument {
         var control = ControlRequest(command: .stream)
         control.stream = request
         let reply = try ControlClient.stream(
             control, to: mount,
             input: request.action == .receive
-                ? { (target) in (try? readInput(target)) ?? 0 } : nil,
-            output: { Terminal.output($0) }, part: { changes($0.changes ?? []) })
+                ? { (target) in
+                    let count = (try? readInput(target)) ?? 0
+                    passing?.note(count)
+                    return count
+                } : nil,
+            output: {
+                Terminal.output($0)
+                passing?.note($0.count)
+            }, part: { changes($0.changes ?? []) })
         guard let document = reply.stream else { throw LivePath.noResult() }
         return document
     }
+}
+
+/// Shows how far a stream is, on standard error: standard output may be the stream.
+private final class PassingBytes {
+    private let reporter: ProgressReporter
+    private let phase: String
+    private let total: UInt64
+    private var done: UInt64 = 0
+
+    init(_ phase: String, total: UInt64, _ arguments: Arguments) {
+        self.phase = phase
+        self.total = total
+        reporter = ProgressReporter(
+            arguments.progressMode, command: phase, json: false, quiet: arguments.isQuiet)
+    }
+
+    func note(_ count: Int) {
+        done += UInt64(count)
+        reporter.update(
+            ProgressReporter.Step(phase: phase, doneBytes: done, totalBytes: total))
+    }
+    func end() { reporter.finish() }
 }

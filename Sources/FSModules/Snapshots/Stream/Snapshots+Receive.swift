@@ -75,6 +75,15 @@ extension Snapshots {
         }
     }
 
+    /// The snapshot upon which a stream was made.
+    func base(_ uuid: VolumeUUID) -> Node? {
+        if volume.brokenRules.contains(.streamUponAnyBase) {
+            return allNodes().filter { $0.record.kind == .snapshot && $0.label != nil }
+                .max { $0.record.id < $1.record.id }
+        }
+        return identified(uuid, .snapshot)
+    }
+
     /// The head into which a stream goes: one that was begun, or a new one.
     func headToReceive(
         _ begin: StreamBegin, name: [UInt8]
@@ -89,7 +98,7 @@ extension Snapshots {
                     id: id, kind: .head, parent: 0, epoch: BirthEpoch(0), head: TreeID(id),
                     created: .now(), counts: TreeCounts(), uuid: .random())
                 if let base = begin.base {
-                    guard let node = identified(base, .snapshot) else { throw .noSuchEntry }
+                    guard let node = self.base(base) else { throw .noSuchEntry }
                     let source = try durableRecord(node)
                     record.parent = source.id
                     record.counts = source.counts

@@ -38,6 +38,7 @@ public final class StreamReceiver {
         _ store: Snapshots, name: [UInt8]? = nil, from source: @escaping Source
     ) throws(StreamError) -> Summary {
         var reader = StreamReader(source)
+        reader.verifies = !store.volume.brokenRules.contains(.streamUnverified)
         let first = try reader.read()
         let begin: StreamBegin
         do throws(FSError) {
@@ -47,7 +48,7 @@ public final class StreamReceiver {
         if let there = store.identified(begin.snapshot, .snapshot)?.label {
             throw .alreadyReceived(name: there.name)
         }
-        if let base = begin.base, store.identified(base, .snapshot) == nil {
+        if let base = begin.base, store.base(base) == nil {
             throw .wrongBase(base)
         }
         var label = begin.label
