@@ -13,7 +13,7 @@ import Testing
     }
 
     @Test func sizesAndOffsets() {
-        #expect(DiskFormat.version == 0)
+        #expect(DiskFormat.version == 1)
         #expect(Superblock.byteCount == 4096)
         #expect(Superblock.checksumOffset == 4064)
         #expect(NodePage.headerSize == 160)

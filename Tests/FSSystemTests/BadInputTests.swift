@@ -139,6 +139,11 @@ internal import Testing
             }
             try file.editSuperblocks { $0[8] = 99 }
             try expect(Exit.failed, saying: "version", "99", from: ["mount", path, mount])
+            // One of before version 1.
+            try file.editSuperblocks { $0[8] = 0 }
+            try expect(
+                Exit.failed, saying: "AEGIS-0044", "the aegisfs that made it",
+                from: ["mount", path, mount])
             try restore()
             try file.editSuperblocks { $0[32 + 7] = 0x40 }
             try expect(

@@ -1,8 +1,9 @@
 /// Reading ahead: who reads a file in large pieces is about to read on, and only its map knows where.
 ///
 /// The page cache below reads ahead as well, but along the device. Where the file goes on elsewhere it has
-/// fetched what nobody wants, several times as much as was asked for, and begins anew. So large reads never
-/// leave it to guess: every run is asked for exactly, before it is read.
+/// fetched what nobody wants, several times as much as was asked for, and begins anew. So large reads
+/// leave it to guess only where the file lies in one run for as far as it looks; else every run is asked for
+/// exactly, before it is read.
 extension FileMap {
     /// 128 KiB: the smallest readahead of the kernel.
     private static let largeRead = 32
@@ -10,12 +11,25 @@ extension FileMap {
     /// Has the device fetch what a read of `blocks` wants, and what comes after it.
     func readAhead(_ inode: InodeNumber, _ blocks: Range<UInt64>, _ found: [Extent]) {
         if blocks.count >= Self.largeRead {
-            let window = readers.window(inode, blocks)
+            let near =
+                blocks
+                .lowerBound..<min(
+                    blocks.upperBound + SequentialReaders.maximumDepth, SequentialReaders.end)
             // What is wrong further on is not this reader's yet.
-            guard let extents = try? extents(inode, window) else { return }
-            for extent in extents { prefetch(extent, within: window) }
+            guard let extents = try? extents(inode, near), !isOneRun(extents) else { return }
+            let window = readers.window(inode, blocks)
+            for extent in extents where extent.block < window.upperBound {
+                if extent.end > window.lowerBound { prefetch(extent, within: window) }
+            }
         } else if found.count > 1 {
             for extent in found { prefetch(extent, within: blocks) }
+        }
+    }
+
+    private func isOneRun(_ extents: [Extent]) -> Bool {
+        zip(extents, extents.dropFirst()).allSatisfy { before, next in
+            next.record.kind != .data
+                || before.goal(for: next.block)?.first == next.record.replicas.first
         }
     }
 
@@ -48,8 +62,8 @@ final class SequentialReaders: @unchecked Sendable {
     private let lock = Mutex()
     private var readers = [Reader](repeating: Reader(), count: 64)
     /// 8 MiB.
-    private static let maximumDepth: UInt64 = 2048
-    private static let end: UInt64 = 1 << 52
+    static let maximumDepth: UInt64 = 2048
+    static let end: UInt64 = 1 << 52
 
     /// What to fetch for a read of `blocks`: these, unless they were before, and what comes next. Reads of
     /// several threads may come in another order than they were sent.
@@ -64,7 +78,7 @@ final class SequentialReaders: @unchecked Sendable {
                 reader.depth = min(max(2 * reader.depth, count), Self.maximumDepth)
             } else {
                 reader = Reader(inode: inode, fetched: blocks.lowerBound)
-                if blocks.lowerBound == 0 { reader.depth = count }
+                if blocks.lowerBound == 0 { reader.depth = min(4 * count, Self.maximumDepth) }
             }
             reader.next = max(reader.next, blocks.upperBound)
             let end = min(max(blocks.upperBound + reader.depth, reader.fetched), Self.end)

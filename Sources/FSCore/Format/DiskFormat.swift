@@ -3,8 +3,9 @@
 public enum DiskFormat {
     /// "AEGISFS" and a zero byte.
     public static let magic: UInt64 = 0x0053_4653_4947_4541
-    /// 0 means "in development": a volume of another build may be refused without notice.
-    public static let version: UInt32 = 0
+    /// Read by this and every later program; what comes after it is told by feature bits
+    /// (`docs/FORMAT.md`, versions). 0 was in development, and no program reads it any more.
+    public static let version: UInt32 = 1
 
     public static let blockSize = 4096
     public static let blockShift = 12

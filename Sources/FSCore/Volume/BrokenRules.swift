@@ -48,7 +48,7 @@ package struct BrokenRules: OptionSet, Sendable {
     /// Data takes the last places in which a node could lie.
     package static let dataTakesLastPlaces = BrokenRules(rawValue: 1 << 23)
     /// A change does not find out beforehand how many nodes it takes.
-    package static let plansNothing = BrokenRules(rawValue: 1 << 24)
+    package static let plansNothing = BrokenRules(rawValue: 1 << 27)
     /// The sum of a stream's record is not looked at.
     package static let streamUnverified = BrokenRules(rawValue: 1 << 28)
     /// A stream upon another snapshot is received upon the newest one here.

@@ -15,6 +15,11 @@ extension Failure {
                 found.map { "\(target) is not an AegisFS volume: it contains \($0.description)" }
                     ?? sentence,
                 hint: "check the name; a new volume is made by 'aegisfs format'")
+        case .unknownVersion(found: 0, _):
+            self.init(
+                .failed, .inDevelopment,
+                "\(target) is of disk version 0, which was in development and is not read any more",
+                hint: "copy its files, with the aegisfs that made it, to a volume of this one")
         case .unknownVersion:
             self.init(
                 .failed, .unknownVersion, sentence,

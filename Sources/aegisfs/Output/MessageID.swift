@@ -331,9 +331,10 @@ enum MessageID: String, CaseIterable, Sendable {
             )
         case .inDevelopment:
             (
-                "the disk format is in development",
-                "Disk version 0 may change with any version of this program, without a way to "
-                    + "convert a volume. Keep no data on it that you have nowhere else."
+                "the volume is of a development version",
+                "Disk version 0 changed with every program that was made before version 1, and no "
+                    + "program since reads it. Mount the volume with the aegisfs that made it, and "
+                    + "copy its files to one that 'aegisfs format' makes now."
             )
         case .probeFailed:
             (

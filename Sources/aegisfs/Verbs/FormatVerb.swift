@@ -299,11 +299,6 @@ enum FormatVerb {
 
                 """)
         }
-        if !arguments.isQuiet, !arguments.has(.dryRun) {
-            Terminal.notice(
-                "disk version \(DiskFormat.version) is in development: a later version of this "
-                    + "program may not read it [\(MessageID.inDevelopment.rawValue)]")
-        }
     }
 }
 
