@@ -30,13 +30,14 @@ final class SealedImage {
     var superblock: Superblock
     private var pages: [Int: ByteBuffer] = [:]
 
-    init() throws {
+    /// - Parameter withSnapshots: of nodes that a snapshot has as well, what is lost stays lost.
+    init(withSnapshots: Bool = true) throws {
         _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
         var options = OpenOptions()
         options.checkpointIntervalMilliseconds = 0
         let volume = try Volume.open(device, modules: .standard, options: options)
         try Self.populate(volume.fileSystem)
-        try Self.keep(volume)
+        if withSnapshots { try Self.keep(volume) }
         try volume.close()
         original = try SuperblockStore.newest(device, modules: .standard)
         superblock = original

@@ -83,6 +83,18 @@ extension BlockAllocator {
         }
     }
 
+    /// Has the bitmap of a run in memory, with the numbers that are taken by entries of `RemapTable`: what
+    /// is loaded later does not know those whose entries have gone. False if the bitmap is damaged.
+    func hold(_ run: Range<UInt64>) throws(FSError) -> Bool {
+        let regions =
+            run.lowerBound / DiskLayout.regionBlocks...(run.upperBound - 1)
+            / DiskLayout.regionBlocks
+        return try lock.withLock { () throws(FSError) in
+            for region in regions where try loadedRegion(region) == nil { return false }
+            return true
+        }
+    }
+
     /// Whether a place lies, with a part of it, where nothing is handed out.
     func isBarred(_ place: ReplicaList) -> Bool {
         let end = lock.withLock { layout.usableEnd }

@@ -328,6 +328,10 @@ extension Volume {
         }
         guard let token else { return false }
         defer { leave(token) }
+        // Once the entry is gone, only a bitmap in memory knows until the next checkpoint.
+        guard try allocator.hold(source) else {
+            throw .corrupt(Corruption(.bitmap, at: source.lowerBound << 12, "not readable"))
+        }
         let target = record.target + (source.lowerBound - record.source)
         try physical.read(into: buffer.bytes, at: target << 12)
         try physical.write(buffer.view, at: source.lowerBound << 12)
