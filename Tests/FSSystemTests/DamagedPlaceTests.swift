@@ -139,7 +139,8 @@ internal import Testing
     }
 
     private func open<R>(_ path: String, _ body: (Volume) throws -> R) throws -> R {
-        let device = try FileBlockDevice(path: path, access: .readWrite)
+        // Not locked: a process that another test starts just now would hold the lock for a moment longer.
+        let device = try FileBlockDevice(path: path, access: .readWrite, lock: false)
         defer { device.close() }
         var options = OpenOptions()
         options.checkpointIntervalMilliseconds = 0
@@ -150,7 +151,7 @@ internal import Testing
     }
 
     private func places(_ path: String) throws -> [Place] {
-        let device = try FileBlockDevice(path: path, access: .readOnly)
+        let device = try FileBlockDevice(path: path, access: .readOnly, lock: false)
         defer { device.close() }
         var options = OpenOptions()
         options.readOnly = true
