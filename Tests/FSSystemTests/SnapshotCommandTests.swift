@@ -63,6 +63,11 @@ internal import Testing
         try volume.unmount()
         try volume.mount(options: "head=work")
         #expect(try String(contentsOfFile: file, encoding: .utf8) == "monday\nclone\n")
+        // A snapshot would be one of another tree than what is seen; what is in use stays.
+        let shown = volume.directory.path
+        #expect(try AegisCommand.run("snapshot", "create", shown, "unseen").exitCode == 11)
+        #expect(try AegisCommand.run("snapshot", "delete", shown, "work", "--yes").exitCode == 11)
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == "monday\nclone\n")
         try volume.unmount()
         try volume.mount()
         #expect(try String(contentsOfFile: file, encoding: .utf8) == "tuesday\n")
@@ -142,6 +147,14 @@ internal import Testing
             try AegisCommand.require(
                 "snapshot", "prune", volume.target, "--free", "1M", "--yes")
             #expect(try volume.check().exitCode == 0)
+
+            // Those that free nothing stay, however much is asked for.
+            try AegisCommand.require("snapshot", "create", volume.target, "same")
+            let vain = try AegisCommand.require(
+                "snapshot", "prune", volume.target, "--free", "1T", "--yes")
+            #expect(!vain.contains("drop  same"))
+            let rest = try AegisCommand.require("snapshot", "list", volume.target)
+            #expect(rest.contains("same"), "\(vain)")
         }
     }
 

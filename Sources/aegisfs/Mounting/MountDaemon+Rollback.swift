@@ -14,14 +14,17 @@ extension MountDaemon {
     /// So many users are named.
     private static let namedUsers = 8
 
+    /// What is asked for is about the default head, and this mount shows something else.
+    func otherTreeShown(_ record: MountRecord) -> Failure {
+        Failure(
+            .busy, .mountBusy,
+            "\(record.device) is mounted on \(record.mountpoint), which shows another tree",
+            hint: "'aegisfs umount \(record.mountpoint)' first")
+    }
+
     func rollBack(_ request: SnapshotRequest) throws(Failure) -> SnapshotDocument {
         let record = registration.current
-        guard showsDefaultHead else {
-            throw Failure(
-                .busy, .mountBusy,
-                "\(record.device) is mounted on \(record.mountpoint), which shows another tree",
-                hint: "'aegisfs umount \(record.mountpoint)' first")
-        }
+        guard showsDefaultHead else { throw otherTreeShown(record) }
         let service = SnapshotService(volume: volume, target: record.device)
         var plan = request
         plan.dryRun = true

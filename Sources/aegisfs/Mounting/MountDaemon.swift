@@ -27,6 +27,8 @@ final class MountDaemon: ControlService {
     private let advice: DamageAdvice
     private let showsSnapshot: Bool
     let showsDefaultHead: Bool
+    /// The name of the snapshot or clone that is mounted.
+    private let shownName: String?
     /// Of a snapshot or another head; nil: those of the default head, which a rollback replaces.
     private let otherFiles: FileSystem?
     private let log: @Sendable (String) -> Void
@@ -42,6 +44,7 @@ final class MountDaemon: ControlService {
         showsSnapshot = plan.options.files?.isSnapshot == true
         let files = try Self.files(of: volume, plan)
         showsDefaultHead = plan.options.files == nil
+        shownName = plan.options.files?.name
         otherFiles = showsDefaultHead ? nil : files
         let status = volume.status()
         guard let identity = DeviceIdentity(path: plan.target) else {
@@ -347,6 +350,13 @@ extension MountDaemon {
             throw Failure(.usage, .badRequest, "the request does not say what to do")
         }
         if request.action == .rollback { return try rollBack(request) }
+        // A snapshot would be one of the default head, not of what is seen here.
+        if request.action == .create, !showsDefaultHead { throw otherTreeShown(record) }
+        if request.action == .delete, let shownName, request.names.contains(shownName) {
+            throw Failure(
+                .busy, .mountBusy, "'\(shownName)' is mounted on \(record.mountpoint)",
+                hint: "'aegisfs umount \(record.mountpoint)' first")
+        }
         return try SnapshotService(volume: volume, target: record.device).perform(request)
     }
 }

@@ -71,7 +71,8 @@ extension SnapshotService {
             try store.blocksFreed(by: order.prefix(count).map { Array(candidates[$0].name.utf8) })
                 .blocks << 12
         }
-        // More of them never free less.
+        // More of them never free less. If all are not enough, those go that free anything.
+        let wanted = min(wanted, try freed(order.count))
         var (low, high) = (0, order.count)
         while low < high {
             let middle = (low + high) / 2

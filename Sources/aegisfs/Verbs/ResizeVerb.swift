@@ -87,7 +87,8 @@ enum ResizeVerb {
             quiet: arguments.isQuiet)
         let interruption = Interruption(arguments) {
             work.cancel()
-            return "cancelled \(reporter.cancellationNote()): \(path) has its old size"
+            return "cancelled \(reporter.cancellationNote()): \(path) has its old size, or if all "
+                + "was moved already the new one; 'aegisfs status' tells"
         }
         let result = try work.resize { reporter.update($0) }
         interruption.end()
