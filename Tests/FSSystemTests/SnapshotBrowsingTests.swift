@@ -51,12 +51,15 @@ internal import Testing
             #expect(try differences(copy, monday) == "")
             #expect(try differences(copy, live) != "")
             try shell("cd \(monday); test -f docs/one -a ! -e docs/two")
-            try shell("cp -a \(monday) \(folder.path)/cp; rsync -aHAX \(monday)/ \(folder.path)/rs")
+            try shell(
+                "cp -a \(monday) \(folder.path)/cp; rsync -aHAX --modify-window=-1 \(monday)/ \(folder.path)/rs"
+            )
             try shell(
                 "cd \(folder.path); mkdir tar; tar -C \(monday) --xattrs --acls -c . | "
                     + "tar -C tar --xattrs --acls -xp")
             for name in ["cp", "rs", "tar"] {
-                #expect(try differences(copy, folder.appendingPathComponent(name).path) == "")
+                let found = try differences(copy, folder.appendingPathComponent(name).path)
+                #expect(found == "", "\(name): \(found.prefix(2000))")
             }
             try shell("cd \(copy); find . | sort > ../a")
             try shell("cd \(monday); find . | sort | diff - \(folder.path)/a")
