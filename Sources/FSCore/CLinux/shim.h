@@ -20,3 +20,11 @@ int memfd_create(const char *name, unsigned int flags);
 int statx(int directory, const char *path, int flags, unsigned mask, struct statx *result);
 // AT_STATX_DONT_SYNC: what the kernel knows, without asking a server.
 static const int cachedStatusFlag = 0x4000;
+
+// cachestat(2), since Linux 6.5: how many pages of a range the page cache has; -1 if that cannot be told.
+long syscall(long number, ...);
+static inline long cachedPages(int descriptor, unsigned long offset, unsigned long count) {
+    unsigned long range[2] = {offset, count};
+    unsigned long found[5];
+    return syscall(451, descriptor, range, found, 0) == 0 ? (long)found[0] : -1;
+}

@@ -25,6 +25,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
     private var isOpen = true
     /// Goes past the page cache (O_DIRECT); opened when it is first needed. −1: there is no such thing.
     private var direct: Int32?
+    private let fetched = FetchedPieces()
 
     // ioctl numbers of linux/fs.h, which are macros of no use to Swift.
     private static let blkGetSize64: UInt = 0x8008_1272
@@ -89,6 +90,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
 
     /// Gives the device back. Idempotent.
     public func close() {
+        fetched.close()
         lock.withLock {
             if isOpen { Glibc.close(descriptor) }
             if let direct, direct >= 0 { Glibc.close(direct) }
@@ -145,6 +147,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
                 .resize, errno: bytes <= UInt64(Int64.max) ? errno : EFBIG, offset: bytes)
         }
         size.store(bytes & ~4095, ordering: .relaxed)
+        fetched.forget(bytes & ~4095..<UInt64.max)
     }
 
     public func refresh() throws(FSError) {
@@ -169,9 +172,13 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
         }
         var done = 0
         while done < target.count {
-            let rest = target.slice(done, target.count - done)
+            let (filled, missing) = fetched.take(
+                into: target.slice(done, target.count - done), at: offset + UInt64(done))
+            done += filled
+            guard filled == 0 else { continue }
             let count = unsafe pread(
-                descriptor, rest.unsafeBytes.baseAddress, rest.count, off_t(offset) + off_t(done))
+                descriptor, target.slice(done, missing).unsafeBytes.baseAddress, missing,
+                off_t(offset) + off_t(done))
             if count < 0, errno == EINTR { continue }
             // The end of the file where the size said there is more: somebody cut the image.
             guard count > 0 else {
@@ -182,16 +189,22 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
         }
     }
 
-    /// Into the page cache, whose own readahead knows nothing of a run elsewhere.
+    /// Past the page cache, unless it has some of it or the piece is small.
     public func prefetch(at offset: UInt64, count: UInt64) {
         guard offset <= byteCount, count <= byteCount - offset else { return }
+        if count >= Self.largeFetch, cachedPages(descriptor, UInt(offset), UInt(count)) == 0 {
+            let direct = directDescriptor
+            if direct >= 0, fetched.fetch(offset..<offset + count, from: direct) { return }
+        }
         _ = posix_fadvise(descriptor, off_t(offset), off_t(count), POSIX_FADV_WILLNEED)
     }
+    private static let largeFetch: UInt64 = 128 << 10
 
     public func write(_ source: ByteView, at offset: UInt64) throws(FSError) {
         guard offset <= byteCount, UInt64(source.count) <= byteCount - offset else {
             throw .device(.write, errno: EINVAL, offset: offset)
         }
+        defer { fetched.forget(offset..<offset + UInt64(source.count)) }
         var done = 0
         while done < source.count {
             let rest = source.slice(done, source.count - done)
@@ -216,6 +229,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
                 iov_base: UnsafeMutableRawPointer(mutating: part.unsafeBytes.baseAddress),
                 iov_len: part.count)
         }
+        defer { fetched.forget(offset..<offset + UInt64(total)) }
         let count = unsafe pwritev(descriptor, vectors, Int32(vectors.count), off_t(offset))
         guard count != total else { return }
         // Rare: interrupted or short. The plain call knows how to go on, and reports errors.
@@ -237,6 +251,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
             try write(source, at: offset)
             return true
         }
+        defer { fetched.forget(offset..<offset + UInt64(source.count)) }
         // The kernel writes back and forgets what its cache has of the range; an error of that is not
         // taken from a later flush, as fdatasync would.
         let buffer = ByteBuffer(copying: source)
@@ -284,6 +299,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
     }
 
     public func discard(at offset: UInt64, count: UInt64) throws(FSError) {
+        defer { fetched.forget(offset..<offset + count) }
         if isBlockDevice {
             var range = (offset, count)
             guard unsafe ioctl(descriptor, Self.blkDiscard, &range) == 0 else {
