@@ -64,6 +64,28 @@ import Testing
         #expect(try Checker.check(device, modules: .standard).isClean)
     }
 
+    /// A growth that is cancelled is done; what had moved comes home another time.
+    @Test func growsAlsoWhenCancelled() throws {
+        let device = MemoryBlockDevice(byteCount: 256 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        let volume = try open(device)
+        _ = try volume.resize(.bytes(100 << 20))
+        let moved = volume.remaps.movedBlocks
+        #expect(moved > 0)
+        let plan = try volume.resize(.bytes(256 << 20), isCancelled: { true })
+        #expect(plan.newBytes == 256 << 20 && plan.movedBytes == 0)
+        #expect(device.byteCount == 256 << 20 && volume.remaps.movedBlocks == moved)
+        // Of the same size it is only about bringing them home.
+        #expect(throws: FSError.interrupted) {
+            _ = try volume.resize(.bytes(256 << 20), isCancelled: { true })
+        }
+        _ = try volume.resize(.bytes(256 << 20))
+        #expect(volume.remaps.movedBlocks == 0)
+        #expect(try Checker.check(volume).findings.isEmpty)
+        try volume.close()
+        #expect(try checkerProblem(device) == nil)
+    }
+
     /// Who only looks at free space forgets the bitmaps that he had to load, but not those that somebody
     /// needs meanwhile.
     @Test func whatIsHeldIsNotForgotten() throws {

@@ -69,6 +69,44 @@ internal import Testing
         }
     }
 
+    /// A signal at any moment of a shrink: what the exit status says is what the size is.
+    @Test(.enabled(if: TestMachine.canMount), arguments: [false, true])
+    func interruptedAtAnyMoment(isMounted: Bool) throws {
+        try withVolume(size: "256M") { volume, folder in
+            let image = volume.target
+            try volume.mount()
+            let source = "\(folder.path)/source"
+            try require(["/bin/sh", "-c", "head -c 40M /dev/urandom > \(source)"])
+            let file = volume.directory.path + "/file"
+            try require(["cp", source, file])
+            if !isMounted { try volume.unmount() }
+            let target = isMounted ? volume.directory.path : image
+            let path = try AegisCommand.requirePath()
+            for delay in [0, 10, 20, 30, 45, 60, 90, 150] as [UInt32] {
+                let child = try ChildProcess([path, "resize", target, "90M", "--yes"])
+                usleep(delay * 1000)
+                child.signal(SIGINT)
+                let ended = child.wait(seconds: 60)
+                let isSmall = try size(image) == 90 << 20
+                switch ended.exitCode {
+                case 0: #expect(isSmall)
+                case 130:
+                    #expect(try size(image) == 256 << 20)
+                    // Silent if the signal came before it was watched for.
+                    #expect(
+                        ended.errors.isEmpty || ended.errors.contains("has its old size"),
+                        "\(ended.errors)")
+                default: Issue.record("\(ended.exitCode): \(ended.errors)")
+                }
+                if isSmall { try AegisCommand.require("resize", target, "256M", "--yes") }
+            }
+            if !isMounted { try volume.mount() }
+            try require(["cmp", source, file])
+            try volume.unmount()
+            #expect(try volume.check().exitCode == 0)
+        }
+    }
+
     /// The device grows under a mount; its size is its own.
     @Test(.enabled(if: TestMachine.canLoop)) func followsALoopDevice() throws {
         try withTemporaryDirectory { folder in

@@ -58,7 +58,8 @@ extension Volume {
     ///
     /// - Parameters:
     ///   - rate: bytes a second that are moved at most; nil: as fast as it goes.
-    ///   - isCancelled: asked often. Once it is true, what was moved is brought back.
+    ///   - isCancelled: asked often. Once it is true, a shrink brings back what was moved and throws
+    ///     `.interrupted`, unless nothing is left to be moved; a volume that grows does so all the same.
     /// - Returns: what was done, or `.busy` if another resize is running.
     public func resize(
         _ target: ResizeTarget, rate: UInt64? = nil,
@@ -72,13 +73,18 @@ extension Volume {
         }
         guard isFirst else { throw .busy }
         defer { stateLock.withLock { isResizing = false } }
-        let plan = try planResize(target)
+        var plan = try planResize(target)
         let old = layout
         let new = DiskLayout(blockCount: plan.newBytes >> 12, addressLimit: old.addressLimit)
         let pace = Pace(rate: rate, total: plan.movedBytes, isCancelled, progress)
         if new.blockCount >= old.blockCount {
-            if new.blockCount > old.blockCount { try grow(from: old, to: new) }
-            try bringHome(pace)
+            let grows = new.blockCount > old.blockCount
+            if grows { try grow(from: old, to: new) }
+            do throws(FSError) { try bringHome(pace) } catch {
+                // It has its new size; the rest can come home any time.
+                guard grows, error == .interrupted else { throw error }
+                plan.movedBytes = pace.doneBytes
+            }
         } else {
             try shrink(from: old, to: new, pace)
         }
@@ -88,18 +94,20 @@ extension Volume {
     /// The smallest volume that could hold what there is, with the floors of its size and what says
     /// where the rest of today's has moved.
     private func minimumLayout() throws(FSError) -> DiskLayout {
+        // A plan may be asked for while the size changes.
+        let current = layout
         // Runs from each region on: each of them needs an entry if the region goes. Those before are
         // as many as the gaps into which they may have to be cut.
-        var runs = [UInt64](repeating: 0, count: Int(layout.regionCount) + 1)
+        var runs = [UInt64](repeating: 0, count: Int(current.regionCount) + 1)
         var blocks = runs
         var places = runs
-        for region in (0..<layout.regionCount).reversed() {
+        for region in (0..<current.regionCount).reversed() {
             let own = try allocator.committedRuns(inRegion: region, from: 0)
             runs[Int(region)] = runs[Int(region) + 1] + UInt64(own.count)
             blocks[Int(region)] =
                 blocks[Int(region) + 1] + own.reduce(0) { $0 + UInt64($1.count) }
         }
-        for region in 0..<layout.regionCount {
+        for region in 0..<current.regionCount {
             places[Int(region) + 1] =
                 try places[Int(region)] + allocator.committedPlaces(inRegion: region)
         }
@@ -112,7 +120,7 @@ extension Volume {
         }
         func upkeep(_ end: UInt64) throws(FSError) -> UInt64 {
             let region = end / DiskLayout.regionBlocks
-            guard region < layout.regionCount else { return 0 }
+            guard region < current.regionCount else { return 0 }
             let tail = try allocator.committedRuns(inRegion: region, from: end)
             let moved = runs[Int(region) + 1] + UInt64(tail.count)
             guard moved > 0 else { return 0 }
@@ -121,7 +129,7 @@ extension Volume {
         }
         func inPlaces(_ end: UInt64) throws(FSError) -> UInt64 {
             let region = end / DiskLayout.regionBlocks
-            guard region < layout.regionCount else { return .max }
+            guard region < current.regionCount else { return .max }
             return try
                 (places[Int(region)]
                 + allocator.committedPlaces(inRegion: region, below: end))
@@ -149,7 +157,7 @@ extension Volume {
         }
         // What there is fits into what there is, also when its places are fewer than they should be.
         return DiskLayout(
-            blockCount: min(DiskLayout.supportedBlockCount(atMost: high), self.layout.blockCount))
+            blockCount: min(DiskLayout.supportedBlockCount(atMost: high), current.blockCount))
     }
 
     /// Blocks of the nodes of the volume tree in which entries of moved runs stand, old and new ones
@@ -240,6 +248,7 @@ final class Pace {
     }
 
     var hasEnded: Bool { isCancelled() }
+    var doneBytes: UInt64 { done }
 
     /// So many bytes more were moved.
     func advance(_ bytes: UInt64) {

@@ -279,7 +279,8 @@ enum CommandTable {
         notes: [
             "SIZE is as for format, with + or - relative to now; max is all of the device, min",
             "the smallest size that holds what is there. An image file gets the same size.",
-            "Shrinking moves what is behind the new end; ended early, it moves it back.",
+            "Shrinking moves what is behind the new end; interrupted, it moves that back and ends",
+            "with 130, or with 0 if all was moved. A second signal does not wait.",
         ],
         options: [.dryRun, .yes, .rate, .json, .progress, .quiet, .exact],
         operands: [target, OperandSpec("SIZE", "such as 20G, +5G, -512M, max or min")],

@@ -5,14 +5,17 @@ enum ControlClient {
     /// How often it is looked at whether the daemon runs at all.
     private static let lookSeconds = 1
 
+    /// - Parameter connected: is given the connection once the request is sent.
     static func send(
         _ request: ControlRequest, to mount: LiveMount,
         timeoutSeconds: Int = statusTimeoutSeconds,
-        progress: (ProgressReporter.Step) -> Void = { _ in }
+        progress: (ProgressReporter.Step) -> Void = { _ in },
+        connected: (LineChannel) -> Void = { _ in }
     ) throws(Failure) -> ControlReply {
         let channel = LineChannel(
             try ControlSocket.connect(mount.record.socket), limit: ControlLimits.replyBytes)
         guard channel.writeLine(request) else { throw lost(mount) }
+        connected(channel)
         // How long the others take depends on the volume.
         let timeout: Int? =
             request.command == .status || request.command == .mounts ? timeoutSeconds : nil

@@ -12,6 +12,8 @@
 ///     {"command": "resize", "size": {"kind": "bytes", "bytes": N}, "rate_bps": N,
 ///      "is_dry_run": true}                        change its size; kinds are bytes, more, less,
 ///                                                 minimum and maximum
+///     {"command": "cancel"}                       sent while a resize runs: it ends early, if it still can,
+///                                                 and its answer says how; then comes that to this line
 ///     {"command": "scrub", "scrub": {"action": "start", "is_background": true}}
 ///                                                 start, status, pause, resume or cancel a scrub
 ///     {"command": "trim"}                         give free space back
@@ -46,7 +48,7 @@
 struct ControlRequest: Codable, Sendable {
     enum Command: String, Codable, Sendable, CaseIterable {
         case status, sync, check, remount, resize, trim, mounts, shutdown, snapshot
-        case extents, usage, defragment, dedup, scrub, stream, restore
+        case extents, usage, defragment, dedup, scrub, stream, restore, cancel
     }
     var command: Command
     /// For `scrub`.

@@ -140,7 +140,10 @@ final class ControlServer: @unchecked Sendable {
                         hint: "a JSON object whose command is one of \(known)")))
         }
         do throws(Failure) {
-            let isCancelled = { [self] in lock.withLock { isStopping } || channel.isHungUp }
+            let isCancelled = { [self] in
+                lock.withLock { isStopping } || channel.isHungUp
+                    || request.command == .resize && channel.hasMore
+            }
             if request.command == .stream {
                 return try service.stream(request, over: channel, isCancelled: isCancelled)
             }

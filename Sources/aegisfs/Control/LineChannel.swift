@@ -1,6 +1,6 @@
 /// Lines over a connected stream socket, bounded in length and in time.
 ///
-/// Used by one thread at a time, except `stopReading` and `hangUp`.
+/// Read by one thread at a time and written by one; `stopReading` and `hangUp` are for any.
 internal import FSCore
 internal import Glibc
 
@@ -117,6 +117,13 @@ final class LineChannel: @unchecked Sendable {
     var isHungUp: Bool {
         var request = pollfd(fd: socket.raw, events: 0, revents: 0)
         return poll(&request, 1, 0) > 0 && request.revents & Int16(POLLHUP | POLLERR) != 0
+    }
+
+    /// Whether the other side has said more than was read.
+    var hasMore: Bool {
+        var byte: UInt8 = 0
+        return !buffer.isEmpty
+            || recv(socket.raw, &byte, 1, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)) > 0
     }
 
     /// Lets a thread that waits for the next line see the end of the stream.

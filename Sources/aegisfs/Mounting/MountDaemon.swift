@@ -277,7 +277,8 @@ final class MountDaemon: ControlService {
                 try volume.setReadOnly(isReadOnly)
                 registration.update { $0.isReadOnly = isReadOnly }
             case .resize: reply.resize = try resize(request, isCancelled, progress)
-            case .scrub: break
+            // A resize that this came for has ended.
+            case .scrub, .cancel: break
             case .trim:
                 reply.trim = TrimDocument(
                     trimmedBytes: try volume.trim(

@@ -86,11 +86,23 @@ enum ResizeVerb {
             arguments.progressMode, command: "resize", json: arguments.json,
             quiet: arguments.isQuiet)
         let interruption = Interruption(arguments) {
-            work.cancel()
-            return "cancelled \(reporter.cancellationNote()): \(path) has its old size, or if all "
-                + "was moved already the new one; 'aegisfs status' tells"
+            guard work.cancel() else {
+                if !arguments.isQuiet, !arguments.json {
+                    Terminal.notice("cancelling; another signal does not wait for it")
+                }
+                return nil
+            }
+            return "not waited for: what was moved is brought back, or \(path) has its new size "
+                + "already; 'aegisfs status' tells"
         }
-        let result = try work.resize { reporter.update($0) }
+        let result: ResizeDocument
+        do throws(Failure) { result = try work.resize { reporter.update($0) } } catch {
+            interruption.end()
+            guard error.id == .interrupted else { throw error }
+            throw Failure(
+                .interrupted, .interrupted,
+                "cancelled \(reporter.cancellationNote()): \(path) has its old size")
+        }
         interruption.end()
         reporter.finish()
         show(result, arguments)
@@ -141,15 +153,19 @@ private protocol ResizeWork: AnyObject, Sendable {
     func resize(
         _ progress: @escaping (ProgressReporter.Step) -> Void
     ) throws(Failure) -> ResizeDocument
-    /// Ends it early; returns when everything is as before.
-    func cancel()
+    /// Has it end early, if it still can: it says so itself. True if it was told before.
+    func cancel() -> Bool
     func close()
 }
 
-private final class LiveResize: ResizeWork {
+/// Safe to share: what changes is behind `lock`.
+private final class LiveResize: ResizeWork, @unchecked Sendable {
     private let mount: LiveMount
     private let size: ResizeSize
     private let rate: UInt64?
+    private let lock = Mutex()
+    private var channel: LineChannel?
+    private var isCancelled = false
 
     init(mount: LiveMount, size: ResizeSize, rate: UInt64?) {
         self.mount = mount
@@ -161,16 +177,32 @@ private final class LiveResize: ResizeWork {
     func resize(
         _ progress: @escaping (ProgressReporter.Step) -> Void
     ) throws(Failure) -> ResizeDocument { try ask(isDryRun: false, progress) }
-    /// The daemon sees that its client has gone.
-    func cancel() {}
+    func cancel() -> Bool {
+        lock.withLock {
+            defer { isCancelled = true }
+            if !isCancelled { askToCancel() }
+            return isCancelled
+        }
+    }
     func close() {}
+
+    private func connected(_ channel: LineChannel) {
+        lock.withLock {
+            self.channel = channel
+            if isCancelled { askToCancel() }
+        }
+    }
+
+    /// With the lock held.
+    private func askToCancel() { _ = channel?.writeLine(ControlRequest(command: .cancel)) }
 
     private func ask(
         isDryRun: Bool, _ progress: (ProgressReporter.Step) -> Void
     ) throws(Failure) -> ResizeDocument {
         let request = ControlRequest(
             command: .resize, size: size, rateBps: rate, isDryRun: isDryRun)
-        let reply = try ControlClient.send(request, to: mount, progress: progress)
+        let reply = try ControlClient.send(
+            request, to: mount, progress: progress, connected: isDryRun ? { _ in } : connected)
         guard let document = reply.resize else {
             throw Failure(.failed, .badRequest, "the daemon answered without a result")
         }
@@ -187,7 +219,6 @@ private final class OfflineResize: ResizeWork, @unchecked Sendable {
     private let volume: Volume
     private let lock = Mutex()
     private var isCancelled = false
-    private var isRunning = false
 
     init(_ path: String, size: ResizeSize, rate: UInt64?, readOnly: Bool) throws(Failure) {
         self.path = path
@@ -217,13 +248,6 @@ private final class OfflineResize: ResizeWork, @unchecked Sendable {
     func resize(
         _ progress: @escaping (ProgressReporter.Step) -> Void
     ) throws(Failure) -> ResizeDocument {
-        lock.withLock { isRunning = true }
-        defer {
-            lock.withLock {
-                isRunning = false
-                lock.signalAll()
-            }
-        }
         do throws(FSError) {
             let plan = try volume.resize(
                 size.target, rate: rate,
@@ -237,10 +261,10 @@ private final class OfflineResize: ResizeWork, @unchecked Sendable {
         }
     }
 
-    func cancel() {
+    func cancel() -> Bool {
         lock.withLock {
-            isCancelled = true
-            while isRunning { lock.wait() }
+            defer { isCancelled = true }
+            return isCancelled
         }
     }
 
