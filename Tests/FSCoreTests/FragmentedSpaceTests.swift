@@ -160,6 +160,28 @@ import Testing
         #expect(try checkerProblem(rig.device) == nil)
     }
 
+    /// Bitmaps that were looked at and forgotten are looked at again before space is said to be out.
+    @Test func forgottenRegionsAreLookedAtAgain() throws {
+        let device = MemoryBlockDevice(byteCount: 768 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        let volume = try Volume.open(device, modules: .standard, options: Rig.options())
+        let allocator = volume.allocator
+        let regions = volume.layout.regionCount
+        func hasRoom(_ places: UInt64) -> Bool {
+            allocator.hasRoom(
+                beyond: KeptSpace(blocks: 0, inPlaces: places, inPlacesIfPossible: 0))
+        }
+        #expect(!hasRoom(.max / 2))
+        let all = allocator.lock.withLock { allocator.seen.placeBlocks }
+        #expect(all > 700 << 8 && hasRoom(all - 4))
+        allocator.lock.withLock {
+            for region in 0..<regions { allocator.unloadIfUntouched(region) }
+            #expect(allocator.seen.placeBlocks < all)
+        }
+        #expect(hasRoom(all - 4) && !hasRoom(all))
+        try volume.close()
+    }
+
     /// The control: data that takes the last places makes the same fail.
     @Test func dataThatTakesTheLastPlacesIsCaught() throws {
         let rig = try Rig(mebibytes: 64, .dataTakesLastPlaces)

@@ -44,6 +44,7 @@ extension BlockAllocator {
         let limit = layout.usableBlocks(inRegion: number)
         seen.places -= region.places
         seen.free -= limit - BlockBits(region.busy.bytes).population(below: limit)
+        seen.next = min(seen.next, number)
         seen.isAll = false
     }
 

@@ -7,7 +7,7 @@
 extension BlockAllocator {
     /// From now on hands out what `new` has. The volume's own size is another matter (`resized`).
     func setUsable(_ new: DiskLayout) throws(FSError) {
-        let old = lock.withLock { layout }
+        let (old, known) = lock.withLock { (layout, forgotten) }
         // What lies in the regions that only one of the two has whole.
         let first = min(old.regionCount, new.regionCount) - 1
         for region in [old.regionCount - 1, new.regionCount - 1]
@@ -15,13 +15,17 @@ extension BlockAllocator {
             try lock.withLock { () throws(FSError) in _ = try loadedRegion(region) }
         }
         let entries = try usedBlocks(inRegions: first..<max(old.regionCount, new.regionCount))
-        lock.withLock {
+        let isDone = lock.withLock {
+            // A region that was forgotten since is neither in memory nor in `entries`.
+            guard forgotten == known else { return false }
             let before = busyBlocks(from: first, old, entries)
             let after = busyBlocks(from: first, new, entries)
             busyBlocks = busyBlocks - min(before, busyBlocks) + after
             layout = new
             lookAgain()
+            return true
         }
+        if !isDone { try setUsable(new) }
     }
 
     /// What the radix says of regions that were never looked at.
@@ -66,7 +70,7 @@ extension BlockAllocator {
             let shorter = min(old.regionCount, new.regionCount)
             for (number, region) in regions where number >= shorter - 1 {
                 guard number < new.regionCount else {
-                    regions[number] = nil
+                    forget(number)
                     continue
                 }
                 let bits = BlockBits(region.busy.bytes)

@@ -31,6 +31,8 @@ final class BlockAllocator: @unchecked Sendable {
     /// What is handed out: the volume, or while it is being shrunk what will be left of it.
     var layout: DiskLayout
     var regions: [UInt64: Region] = [:]
+    /// How many regions were forgotten.
+    private(set) var forgotten: UInt64 = 0
     /// Regions whose bitmap is damaged in all copies: closed to allocation.
     var closedRegions: Set<UInt64> = []
     /// Blocks that the medium does not keep: once they are free, they stay busy.
@@ -272,11 +274,14 @@ final class BlockAllocator: @unchecked Sendable {
             }
             if run.count > best?.count ?? 0 { best = run }
         }
-        // The lock was given up while regions were loaded: the best may be gone.
-        guard let best, let state = regions[best.start.block / DiskLayout.regionBlocks],
+        guard let best else { return nil }
+        guard let state = regions[best.start.block / DiskLayout.regionBlocks],
             BlockBits(state.busy.bytes).isClear(
                 Int(best.start.block % DiskLayout.regionBlocks), Int(best.count))
-        else { return nil }
+        else {
+            // The lock was given up while regions were loaded, and the best is gone; now they are.
+            return try search(want, atLeast: atLeast, decent: decent, from: start, regions: limit)
+        }
         take(best)
         return best
     }
@@ -330,18 +335,30 @@ final class BlockAllocator: @unchecked Sendable {
         return end > run.start.block ? end - run.start.block : 0
     }
 
+    /// With the lock held.
+    func forget(_ number: UInt64) {
+        regions[number] = nil
+        forgotten += 1
+    }
+
     /// The region's state; nil if its bitmap is damaged. Called and returning with the lock held,
     /// which is given up while the bitmap is read.
     func loadedRegion(_ number: UInt64) throws(FSError) -> Region? {
-        if let region = regions[number] { return region }
-        if closedRegions.contains(number) { return nil }
-        lock.unlock()
-        let result: Result<ByteBuffer, FSError>
-        do throws(FSError) {
-            result = .success(try store.leaf(ofRegion: number))
-        } catch { result = .failure(error) }
-        lock.lock()
-        if let region = regions[number] { return region }
+        var result: Result<ByteBuffer, FSError>
+        var before: UInt64
+        repeat {
+            if let region = regions[number] { return region }
+            if closedRegions.contains(number) { return nil }
+            before = forgotten
+            lock.unlock()
+            do throws(FSError) {
+                result = .success(try store.leaf(ofRegion: number))
+            } catch { result = .failure(error) }
+            lock.lock()
+            if let region = regions[number] { return region }
+            // Somebody else may have loaded this one, changed it, and it was forgotten: then what was read
+            // is older than what it had.
+        } while forgotten != before
         switch result {
         case .failure(.corrupt):
             closedRegions.insert(number)

@@ -100,7 +100,7 @@ extension BlockAllocator {
             + takenNumbers(inRegion: number).reduce(0) { $0 + $1.count }
         guard BlockBits(region.busy.bytes).population == known else { return }
         lookAway(from: region, number)
-        regions[number] = nil
+        forget(number)
     }
 
     private func takeFreeRun(_ number: UInt64, from position: Int) -> BlockRun? {
