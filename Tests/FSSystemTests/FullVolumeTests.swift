@@ -1,7 +1,8 @@
 /// A volume filled until nothing fits and emptied again, over and over: nothing but ENOSPC is
 /// answered, nothing leaks, and what statfs called free could be written.
 ///
-/// `AEGISFS_TEST_CYCLES` sets how many cycles run in this process, a tenth of them through a mount.
+/// `AEGISFS_TEST_CYCLES` sets how many cycles run in this process, a tenth of them through a mount, and a fifth
+/// as many volumes whose word is tested.
 internal import FSCore
 internal import FSModules
 internal import FSTestSupport
@@ -10,11 +11,14 @@ internal import Testing
 
 @Suite(.serialized) struct FullVolumeTests {
     private static let cycles = TestMachine.count("AEGISFS_TEST_CYCLES", default: 50)
+    private static let variants = (TestMachine.count("AEGISFS_TEST_CYCLES", default: 50) + 4) / 5
     private let file = NewInode(mode: FileKind.regular.modeBits | 0o644)
 
-    private func volume(_ mebibytes: UInt64) throws -> (MemoryBlockDevice, Volume) {
+    private func volume(
+        _ mebibytes: UInt64, _ format: FormatOptions = FormatOptions()
+    ) throws -> (MemoryBlockDevice, Volume) {
         let device = MemoryBlockDevice(byteCount: mebibytes << 20)
-        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        _ = try VolumeFormatter.format(device, modules: .standard, options: format)
         var options = OpenOptions()
         options.checkpointIntervalMilliseconds = 0
         return (device, try Volume.open(device, modules: .standard, options: options))
@@ -26,7 +30,7 @@ internal import Testing
     ///
     /// - Parameter afterFile: called behind each file.
     private func fill(
-        _ fs: FileSystem, _ kind: Kind, size: Int,
+        _ fs: FileSystem, _ kind: Kind, size: Int, prefix: String = "file",
         afterFile: (Int) throws(FSError) -> Void = { (_) throws(FSError) in }
     ) throws -> (names: [[UInt8]], bytes: UInt64) {
         var names: [[UInt8]] = []
@@ -34,7 +38,7 @@ internal import Testing
         let content = [UInt8](repeating: 0xA7, count: size)
         do throws(FSError) {
             while true {
-                let name = Array("file\(names.count)".utf8)
+                let name = Array("\(prefix)\(names.count)".utf8)
                 let inode = try name.withView { (name) throws(FSError) in
                     try fs.create(name, in: .root, file).inode
                 }
@@ -143,6 +147,49 @@ internal import Testing
         let rounding = size == 1 << 20 ? 1 : Double((size + 4095) / 4096 * 4096) / Double(size)
         let share = Double(bytes) * rounding / 4096 / Double(promised)
         #expect(share > 0.98 && share <= 1.01, "\(share) of what was promised")
+        try volume.close()
+    }
+
+    /// The same for volumes of any size, checksum and number of copies, filled and half emptied before.
+    @Test(arguments: 0..<variants)
+    func statfsKeepsItsWordAnywhere(number: Int) throws {
+        var random = SeededRandom(
+            seed: UInt64(TestMachine.count("AEGISFS_TEST_SEED", default: 1)) * 1000 + UInt64(number)
+        )
+        var options = FormatOptions()
+        let kinds = [ChecksumKind.crc32c, .xxh3, .sha256]
+        options.checksumKind = kinds[number % kinds.count]
+        options.dataCopies = 1 + random.below(2)
+        let (_, volume) = try volume(UInt64(random.integer(in: 24...160)), options)
+        let fs = volume.fileSystem
+        for round in 0..<random.below(4) {
+            let (names, _) = try fill(
+                fs, .small, size: random.pick([6000, 40_000, 300_000]), prefix: "round\(round)-")
+            for name in names where round > 0 || random.chance(1, in: 2) {
+                try name.withView { try fs.unlink($0, in: .root) }
+            }
+        }
+        for _ in 0...1 { try volume.checkpoint() }
+        let promised = fs.statistics().availableBlocks
+        let what = "number \(number), \(options.checksumKind), \(options.dataCopies) copies"
+        guard promised > 2000 else { return }
+        let inode = try Array("last".utf8).withView { (name) throws(FSError) in
+            try fs.create(name, in: .root, file).inode
+        }
+        var bytes: UInt64 = 0
+        for piece in [random.pick([64 << 10, 256 << 10, 1 << 20]), 4096] {
+            let content = random.bytes(piece)
+            do throws(FSError) {
+                while true {
+                    _ = try content.withView { (view) throws(FSError) in
+                        try fs.write(inode, at: bytes, view)
+                    }
+                    bytes += UInt64(piece)
+                }
+            } catch { #expect(error == .noSpace) }
+        }
+        let share = Double(bytes) / 4096 / Double(promised)
+        #expect(share > 0.98 && share < 1.02, "\(share) of what was promised: \(what)")
         try volume.close()
     }
 

@@ -126,9 +126,10 @@ public final class FileSystem: @unchecked Sendable {
             (volume.window.releasedBlocks, volume.window.promisedBlocks, tree.counts.inodes)
         }
         let free = volume.allocator.freeBlocks + waiting
-        // What an ordinary file can have, each block of it in all its copies.
-        let available =
-            unheld(of: free, promised: promised) / UInt64(volume.defaultDataCopies)
+        let (copies, kind) = (volume.defaultDataCopies, volume.checksumKind)
+        let held = promised + SpaceFloors.sumBlocks(of: promised, copies: copies, kind)
+        let available = SpaceFloors.fileBlocks(
+            in: unheld(of: free, promised: held), copies: copies, kind)
         // An inode costs a few hundred bytes in two copies.
         let freeInodes = min(available * 4, InodeNumber.limit)
         return VolumeStatistics(

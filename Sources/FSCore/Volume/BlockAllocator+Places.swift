@@ -249,6 +249,20 @@ struct SpaceFloors: Sendable {
         min(max(total / 1024, 2048), total / 32)
     }
 
+    /// How much of a file fits into so many blocks, each block in all its copies and with its sum in both
+    /// copies of a node.
+    static func fileBlocks(in blocks: UInt64, copies: Int, _ kind: ChecksumKind) -> UInt64 {
+        let whole = UInt64(DiskFormat.blockSize)
+        let cost = UInt64(copies) * whole + UInt64(DiskFormat.nodeReplicas * kind.byteCount)
+        return blocks / cost * whole + blocks % cost * whole / cost
+    }
+
+    /// What the sums of so many blocks, which are in so many copies, will take when they are written.
+    static func sumBlocks(of blocks: UInt64, copies: Int, _ kind: ChecksumKind) -> UInt64 {
+        let sums = UInt64(DiskFormat.nodeReplicas * kind.byteCount)
+        return (blocks / UInt64(copies) * sums + 4095) / 4096
+    }
+
     /// What an allocation must leave free.
     ///
     /// - Parameter forNodes: blocks that nodes may need again before those they have now are free.

@@ -113,8 +113,9 @@ public enum VolumeFormatter {
             uuid: options.uuid ?? .random(), label: options.label, byteCount: blockCount << 12,
             blockCount: blockCount, journalBlocks: journal, checksumKind: options.checksumKind,
             dataCopies: options.dataCopies,
-            availableBlocks: (total - roots - journal - floors.slop - floors.emergency)
-                / UInt64(options.dataCopies))
+            availableBlocks: SpaceFloors.fileBlocks(
+                in: total - roots - journal - floors.slop - floors.emergency,
+                copies: options.dataCopies, options.checksumKind))
     }
 
     private static func journalBlocks(_ volumeBlocks: UInt64, _ options: FormatOptions) -> UInt64 {
