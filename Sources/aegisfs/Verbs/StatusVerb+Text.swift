@@ -20,7 +20,8 @@ extension StatusVerb {
             ]
         }
         if let mountpoint = document.mountpoint {
-            lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)"))
+            let transport = document.transport.map { ", requests by \($0)" } ?? ""
+            lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)\(transport)"))
         }
         if let free = document.freeSpace { lines.append(("fragments", free.summary(arguments))) }
         lines.append(("scan", document.scan?.summary ?? "no scrub is recorded on the volume"))
@@ -71,6 +72,15 @@ extension StatusVerb {
                     + "\(journal.flushes) flushes"
             }
             lines.append(("journal", text))
+        }
+        if let use = document.deviceWrites {
+            let factor = use.amplification.map { "\($0) times the " } ?? ""
+            lines.append(
+                (
+                    "written",
+                    "\(size(use.writtenBytes)) to the device, \(factor)\(size(use.acceptedBytes)) that "
+                        + "programs wrote; \(use.writes) writes, \(use.flushes) flushes"
+                ))
         }
         if let recovery = document.recovery {
             let target = document.mountpoint == nil ? "waiting" : "replayed"
