@@ -63,4 +63,30 @@ import Testing
         try volume.close()
         #expect(try Checker.check(device, modules: .standard).isClean)
     }
+
+    /// Who only looks at free space forgets the bitmaps that he had to load, but not those that somebody
+    /// needs meanwhile.
+    @Test func whatIsHeldIsNotForgotten() throws {
+        let device = MemoryBlockDevice(byteCount: 768 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        let volume = try open(device)
+        let allocator = volume.allocator
+        let last = volume.layout.regionCount - 1
+        func isLoaded(_ number: UInt64) -> Bool {
+            allocator.lock.withLock { allocator.regions[number] != nil }
+        }
+        func look(_ number: UInt64, meanwhile: () throws -> Void) throws {
+            _ = try allocator.lock.withLock { try allocator.loadedRegion(number) }
+            try meanwhile()
+            allocator.lock.withLock { allocator.unloadIfUntouched(number) }
+        }
+        try look(last) {}
+        #expect(!isLoaded(last))
+        let block = last * DiskLayout.regionBlocks + 100
+        var isHeld = false
+        try look(last) { isHeld = try allocator.hold(block..<block + 1) }
+        #expect(isHeld)
+        #expect(isLoaded(last))
+        try volume.close()
+    }
 }

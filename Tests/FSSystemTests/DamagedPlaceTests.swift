@@ -103,7 +103,7 @@ internal import Testing
     }
 
     private func fill(_ path: String) throws {
-        try open(path) { volume in
+        try ImageFile(path).withVolume { volume in
             let fs = volume.fileSystem
             for index in 0..<Self.fileCount {
                 let inode = try Array("file-\(index)".utf8).withView {
@@ -136,18 +136,6 @@ internal import Testing
             }
         }
         return found
-    }
-
-    private func open<R>(_ path: String, _ body: (Volume) throws -> R) throws -> R {
-        // Not locked: a process that another test starts just now would hold the lock for a moment longer.
-        let device = try FileBlockDevice(path: path, access: .readWrite, lock: false)
-        defer { device.close() }
-        var options = OpenOptions()
-        options.checkpointIntervalMilliseconds = 0
-        let volume = try Volume.open(device, modules: .standard, options: options)
-        let result = try body(volume)
-        try volume.close()
-        return result
     }
 
     private func places(_ path: String) throws -> [Place] {

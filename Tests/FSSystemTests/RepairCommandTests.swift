@@ -8,20 +8,8 @@ internal import Glibc
 internal import Testing
 
 @Suite(.serialized) struct RepairCommandTests {
-    private func open<R>(_ path: String, _ body: (Volume) throws -> R) throws -> R {
-        // Not locked: a process that another test starts just now would hold the lock for a moment longer.
-        let device = try FileBlockDevice(path: path, access: .readWrite, lock: false)
-        defer { device.close() }
-        var options = OpenOptions()
-        options.checkpointIntervalMilliseconds = 0
-        let volume = try Volume.open(device, modules: .standard, options: options)
-        let result = try body(volume)
-        try volume.close()
-        return result
-    }
-
     private func fill(_ path: String, files: Int) throws {
-        try open(path) { volume in
+        try ImageFile(path).withVolume { volume in
             let fs = volume.fileSystem
             for index in 0..<files {
                 let made = try Array("file-\(index)".utf8).withView {
@@ -37,7 +25,7 @@ internal import Testing
 
     /// A file loses its name, another one has a wrong count of links, and blocks are leaked.
     private func damage(_ path: String) throws {
-        try open(path) { volume in
+        try ImageFile(path).withVolume { volume in
             let fs = volume.fileSystem
             let transaction = Transaction()
             let lost = Array("file-3".utf8)
@@ -79,7 +67,7 @@ internal import Testing
                 "\"is_dry_run\":false", ids[0], ids[1], ids[2])
             expect(try AegisCommand.run("check", image), 0, "clean")
             expect(try AegisCommand.run("check", "--repair", "--yes", image), 0, "clean")
-            try open(image) { volume in
+            try ImageFile(image).withVolume { volume in
                 let fs = volume.fileSystem
                 let directory = try Array("lost+found".utf8).withView {
                     try fs.lookup($0, in: .root).inode
@@ -116,7 +104,7 @@ internal import Testing
 
     /// A file takes all that writes may take.
     private func fillUp(_ path: String) throws {
-        try open(path) { volume in
+        try ImageFile(path).withVolume { volume in
             let made = try Array("filler".utf8).withView {
                 try volume.fileSystem.create($0, in: .root, NewInode(mode: 0o100644))
             }
@@ -206,7 +194,7 @@ internal import Testing
 
     /// Every hundredth file that still has its name loses it, and every record's block count is wrong.
     private func damageMuch(_ path: String) throws {
-        try open(path) { volume in
+        try ImageFile(path).withVolume { volume in
             let fs = volume.fileSystem
             for index in 0..<3000 {
                 let name = Array("file-\(index)".utf8)

@@ -85,14 +85,7 @@ internal import Testing
     /// restored stays.
     @Test(arguments: 1...8 as ClosedRange<UInt64>) func anyPathOfAnySnapshot(seed: UInt64) throws {
         let seed = UInt64(TestMachine.count("AEGISFS_TEST_SEED", default: 0)) + seed
-        let device = MemoryBlockDevice(byteCount: 256 << 20)
-        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
-        var options = CrashRun.openOptions
-        if seed % 2 == 0 { options.compression = .codec(.lz4, level: 1) }
-        let session = try SnapshotSession(seed: seed, device: device, options: options)
-        session.reopens = false
-        try session.run(120)
-        try session.perform(.create)
+        let session = try SnapshotSession.grown(seed: seed)
         let volume = session.volume
         let store = volume.snapshotStore
         var random = SeededRandom(seed: seed)

@@ -113,14 +113,7 @@ internal import Testing
 
     /// Snapshots of several heads, after rollbacks and clones: each is sent upon any other.
     @Test(arguments: 1...6 as ClosedRange<UInt64>) func everySnapshotArrives(seed: UInt64) throws {
-        let device = MemoryBlockDevice(byteCount: 256 << 20)
-        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
-        var options = CrashRun.openOptions
-        if seed % 2 == 0 { options.compression = .codec(.lz4, level: 1) }
-        let session = try SnapshotSession(seed: seed, device: device, options: options)
-        session.reopens = false
-        try session.run(120)
-        try session.perform(.create)
+        let session = try SnapshotSession.grown(seed: seed)
         let source = session.volume
         let (_, target) = try Self.receiver(seed)
         var random = SeededRandom(seed: seed)

@@ -1,5 +1,5 @@
 /// Damage to an image file on purpose, by system calls and the public layout.
-internal import FSCore
+public import FSCore
 internal import FSModules
 internal import Foundation
 
@@ -7,6 +7,20 @@ internal import Foundation
 public struct ImageFile {
     public let path: String
     public init(_ path: String) { self.path = path }
+
+    /// Calls `body` with the volume in it, open in this process and without a timer, and closes it.
+    ///
+    /// Not locked: a process that another test starts just now would hold the lock for a moment longer.
+    public func withVolume<R>(_ body: (Volume) throws -> R) throws -> R {
+        let device = try FileBlockDevice(path: path, access: .readWrite, lock: false)
+        defer { device.close() }
+        var options = OpenOptions()
+        options.checkpointIntervalMilliseconds = 0
+        let volume = try Volume.open(device, modules: .standard, options: options)
+        let result = try body(volume)
+        try volume.close()
+        return result
+    }
 
     public func byteCount() throws -> UInt64 {
         let attributes = try FileManager.default.attributesOfItem(atPath: path)

@@ -59,6 +59,20 @@ public final class SnapshotSession {
         try begin(.head, ReferenceFileSystem(), name: nil)
     }
 
+    /// One in memory that has gone on for a while: several heads, rollbacks and clones, and at least one
+    /// snapshot. Every other seed compresses.
+    public static func grown(seed: UInt64) throws -> SnapshotSession {
+        let device = MemoryBlockDevice(byteCount: 256 << 20)
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        var options = CrashRun.openOptions
+        if seed % 2 == 0 { options.compression = .codec(.lz4, level: 1) }
+        let session = try SnapshotSession(seed: seed, device: device, options: options)
+        session.reopens = false
+        try session.run(120)
+        try session.perform(.create)
+        return session
+    }
+
     /// What runs in the middle of a checkpoint, on the thread that makes it.
     private final class Inside: @unchecked Sendable {
         var body: (() -> Void)?

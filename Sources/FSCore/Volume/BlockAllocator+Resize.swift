@@ -83,14 +83,16 @@ extension BlockAllocator {
         }
     }
 
-    /// Has the bitmap of a run in memory, with the numbers that are taken by entries of `RemapTable`: what
+    /// Keeps the bitmap of a run in memory, with the numbers that are taken by entries of `RemapTable`: what
     /// is loaded later does not know those whose entries have gone. False if the bitmap is damaged.
     func hold(_ run: Range<UInt64>) throws(FSError) -> Bool {
-        let regions =
-            run.lowerBound / DiskLayout.regionBlocks...(run.upperBound - 1)
-            / DiskLayout.regionBlocks
+        let first = run.lowerBound / DiskLayout.regionBlocks
+        let last = (run.upperBound - 1) / DiskLayout.regionBlocks
         return try lock.withLock { () throws(FSError) in
-            for region in regions where try loadedRegion(region) == nil { return false }
+            for number in first...last {
+                guard let region = try loadedRegion(number) else { return false }
+                region.isHeld = true
+            }
             return true
         }
     }

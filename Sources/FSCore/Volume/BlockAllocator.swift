@@ -50,6 +50,8 @@ final class BlockAllocator: @unchecked Sendable {
         let busy: ByteBuffer
         var free: Int
         var isDirty = false
+        /// Never forgotten: its bitmap says what no other place does (`hold`).
+        var isHeld = false
         /// No free run is longer.
         var longest = BlockBits.count
         /// Free places for nodes.

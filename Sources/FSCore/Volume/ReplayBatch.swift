@@ -24,7 +24,7 @@ final class ReplayBatch {
         var referencedDelta: Int64 = 0
     }
 
-    /// - Parameter limit: how many updates there may be about.
+    /// - Parameter limit: how many operations there may be, and about how many updates.
     init(limit: Int) { self.limit = limit }
 
     var count: Int { ends.count }
@@ -36,7 +36,7 @@ final class ReplayBatch {
     }
 
     private var isFull: Bool {
-        changes.updates.count >= limit || changes.bytes.count >= Self.byteLimit
+        max(changes.updates.count, ends.count) >= limit || changes.bytes.count >= Self.byteLimit
             || abs(changes.referencedDelta) >= Self.deltaLimit
     }
     private static let byteLimit = 1 << 20

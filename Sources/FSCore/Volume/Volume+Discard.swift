@@ -91,7 +91,7 @@ extension BlockAllocator {
 
     /// Forgets a region of which nothing but its bitmap is known. With the lock held.
     func unloadIfUntouched(_ number: UInt64) {
-        guard let region = regions[number], !region.isDirty else { return }
+        guard let region = regions[number], !region.isDirty, !region.isHeld else { return }
         // Subsets of the busy blocks that do not overlap: if there are no others, nobody has taken
         // or released anything.
         let known =
