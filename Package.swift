@@ -54,9 +54,12 @@ let package = Package(
         .systemLibrary(
             name: "CFuse3", path: "Sources/FSFuse/CFuse3", pkgConfig: "fuse3",
             providers: [.apt(["libfuse3-dev"])]),
+        .systemLibrary(
+            name: "CURing", path: "Sources/FSFuse/CURing", pkgConfig: "liburing",
+            providers: [.apt(["liburing-dev"])]),
         .target(
-            name: "FSFuse", dependencies: ["FSCore", "CFuse3"],
-            exclude: ["CFuse3"], swiftSettings: common),
+            name: "FSFuse", dependencies: ["FSCore", "CFuse3", "CURing"],
+            exclude: ["CFuse3", "CURing"], swiftSettings: common),
 
         .systemLibrary(
             name: "CBlkid", path: "Sources/aegisfs/CBlkid", pkgConfig: "blkid",

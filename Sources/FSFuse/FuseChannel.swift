@@ -1,5 +1,6 @@
 /// The way of every message between the kernel and libfuse: our own read and writev on the
-/// `/dev/fuse` descriptor (`fuse_session_custom_io`).
+/// `/dev/fuse` descriptor (`fuse_session_custom_io`), and io_uring where the kernel has it switched on
+/// (`FuseRings`), whose requests are handed to libfuse as if they had been read.
 ///
 /// It closes the gap between the kernel's protocol and libfuse 3.14: the INIT reply turns on
 /// what libfuse cannot negotiate, requests that libfuse would reject are rewritten into ones
@@ -24,6 +25,8 @@ final class FuseChannel: Sendable {
     private let activity: ForegroundActivity
     /// Use the kernel's writeback cache.
     let writeback: Bool
+    /// As in `FuseMountOptions`.
+    private let usesRings: Bool?
     private let log: @Sendable (String) -> Void
     /// Called once, on a thread of the loop, when the kernel has taken the INIT reply.
     private let whenReady: @Sendable () -> Void
@@ -33,10 +36,12 @@ final class FuseChannel: Sendable {
     private let refused = RefusedWrites()
     /// The address of the session; zero before `attach`.
     private let session = Atomic<UInt>(0)
+    /// nil where all requests come by `/dev/fuse`.
+    private let rings = RingsInUse()
 
     init(
         fileSystem: FileSystem, snapshots: (any SnapshotNamespace)?, writeback: Bool,
-        log: @escaping @Sendable (String) -> Void,
+        usesRings: Bool?, log: @escaping @Sendable (String) -> Void,
         whenReady: @escaping @Sendable () -> Void
     ) {
         head = FuseHead(fileSystem, tags)
@@ -44,6 +49,7 @@ final class FuseChannel: Sendable {
         self.snapshots = snapshots.map { FuseSnapshotNodes($0, tags) }
         activity = fileSystem.activity
         self.writeback = writeback
+        self.usesRings = usesRings
         self.log = log
         self.whenReady = whenReady
         var key = pthread_key_t()
@@ -135,6 +141,23 @@ final class FuseChannel: Sendable {
         log("\(operation) of inode \(FuseNodeID.inode(nodeID).rawValue): \(error)")
     }
 
+    /// Whether requests come by io_uring.
+    var hasRings: Bool { rings.lock.withLock { rings.value != nil } }
+
+    /// Ends the threads of the rings; nothing comes by them any more.
+    func stopRings() {
+        let value = rings.lock.withLock {
+            defer { rings.value = nil }
+            return rings.value
+        }
+        value?.stop()
+    }
+
+    private final class RingsInUse: @unchecked Sendable {
+        let lock = Mutex()
+        var value: FuseRings?
+    }
+
     /// Reads a request.
     ///
     /// - Returns: its length for libfuse, or what read(2) says.
@@ -146,16 +169,44 @@ final class FuseChannel: Sendable {
         let count = Glibc.read(descriptor, buffer, capacity)
         guard count >= FuseRequestMessage.headerLength else { return count }
         gate.enter(thread)
-        activity.note()
         let message = MutableByteView(base: buffer, count: count)
-        thread.pointee.notes = FuseRequestNotes()
         if FuseRequestMessage.opcode(message) == FuseOpcode.initialize {
             thread.pointee.offered = FuseRequestMessage.offeredFeatures(message.view)
             return message.count
         }
+        return accept(message, thread)
+    }
+
+    /// Notes what libfuse drops.
+    ///
+    /// - Returns: the length of the message for libfuse.
+    @inline(__always)
+    private func accept(
+        _ message: MutableByteView, _ thread: UnsafeMutablePointer<FuseThread>
+    ) -> Int {
+        activity.note()
+        thread.pointee.notes = FuseRequestNotes()
         return FuseRequestMessage.translate(
             message, FuseFeatures(rawValue: features.load(ordering: .relaxed)),
             &thread.pointee.notes)
+    }
+
+    /// Answers a request that came by a ring.
+    private func serve(_ message: MutableByteView, from ring: FuseRing) {
+        guard let session = OpaquePointer(bitPattern: session.load(ordering: .relaxed)) else {
+            return ring.fail(EIO)
+        }
+        let thread = thread
+        gate.enter(thread)
+        defer { gate.leave(thread) }
+        var buffer = fuse_buf()
+        buffer.size = accept(message, thread)
+        buffer.mem = message.unsafeBytes.baseAddress
+        thread.pointee.lend(ring)
+        fuse_session_process_buf(session, &buffer)
+        thread.pointee.lend(nil)
+        // libfuse answers all that rings bring before it returns.
+        if ring.isPending { ring.fail(EIO) }
     }
 
     /// libfuse has a reply.
@@ -163,23 +214,55 @@ final class FuseChannel: Sendable {
         _ parts: UnsafeMutablePointer<iovec>, _ count: Int, _ descriptor: Int32
     ) -> Int {
         let thread = thread
+        if let ring = thread.pointee.ring,
+            let length = ring._withUnsafeGuaranteedRef({
+                $0.take(UnsafeMutableBufferPointer(start: parts, count: count))
+            })
+        {
+            return length
+        }
         let offered = thread.pointee.offered
         thread.pointee.offered = nil
+        var prepared: FuseRings?
         // A refusal of INIT consists of the header alone.
         if let offered, count == 2, let base = parts[1].iov_base {
             let reply = MutableByteView(base: base, count: parts[1].iov_len)
+            var wanted = FuseFeatures.wanted
+            prepared = prepareRings(offered, descriptor)
+            if prepared != nil { wanted.insert(.overRings) }
             features.store(
-                FuseInitReply.extend(reply, offered: offered).rawValue, ordering: .relaxed)
+                FuseInitReply.extend(reply, offered: offered, wanted: wanted).rawValue,
+                ordering: .relaxed)
         }
         let result = Glibc.writev(descriptor, parts, Int32(count))
         if result < 0 {
             // The mount is gone. To libfuse that is as if the request had been interrupted:
             // nobody waits for the reply, and nobody wants to read about it.
             if errno == ENODEV { errno = ENOENT }
+            prepared?.stop()
         } else if offered != nil {
+            if let prepared {
+                rings.lock.withLock { rings.value = prepared }
+                prepared.begin()
+            }
             whenReady()
         }
         return result
+    }
+
+    private func prepareRings(_ offered: FuseFeatures, _ descriptor: Int32) -> FuseRings? {
+        guard usesRings != false else { return nil }
+        let prepared =
+            offered.contains(.overRings)
+            ? FuseRings.prepare(device: descriptor) { [unowned self] ring, message in
+                serve(message, from: ring)
+            } : nil
+        if usesRings == true, prepared == nil {
+            log(
+                "requests do not come by io_uring: the kernel does not offer it (6.14 and later do, if"
+                    + " /sys/module/fuse/parameters/enable_uring is Y), or refuses a ring")
+        }
+        return prepared
     }
 }
 
@@ -190,6 +273,10 @@ struct FuseThread: ~Copyable {
     var notes = FuseRequestNotes()
     /// Set from reading INIT to answering it.
     var offered: FuseFeatures?
+    /// Where the request came from; nil: by `/dev/fuse`.
+    private(set) var ring: Unmanaged<FuseRing>?
+    /// The ring's memory, if it takes a reply.
+    private var lent: MutableByteView?
     private var buffer: UnsafeMutableRawBufferPointer
     private let gate: FuseGate
 
@@ -217,8 +304,15 @@ struct FuseThread: ~Copyable {
         thread.deallocate()
     }
 
+    /// The ring whose request the thread works on from now; nil: none.
+    mutating func lend(_ ring: FuseRing?) {
+        self.ring = ring.map { Unmanaged.passUnretained($0) }
+        lent = ring?.free
+    }
+
     /// Page-aligned memory, valid until the thread's next request.
     mutating func memory(_ count: Int) -> MutableByteView {
+        if let lent, count <= lent.count { return lent.slice(0, count) }
         if count > buffer.count {
             buffer.deallocate()
             buffer = FuseThread.allocate(count)

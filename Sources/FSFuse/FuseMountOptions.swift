@@ -15,6 +15,8 @@ public struct FuseMountOptions: Sendable {
     public var dirsync = false
     /// Let the kernel collect writes, and be the authority on size and times meanwhile.
     public var writeback = false
+    /// Take requests by io_uring. nil: if the kernel offers it; true logs if it does not.
+    public var usesRings: Bool?
     /// Told about errors of the medium, one sentence each. Called on any thread.
     public var log: @Sendable (String) -> Void = { _ in }
     /// Called once, on a thread of the loop, when the kernel's INIT has been answered.

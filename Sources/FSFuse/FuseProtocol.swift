@@ -36,8 +36,11 @@ package struct FuseFeatures: OptionSet, Sendable {
     package static let extendedInit = FuseFeatures(rawValue: 1 << 30)
     /// Id-mapped mounts, which need `default_permissions`.
     package static let allowIDMap = FuseFeatures(rawValue: 1 << 40)
+    /// Requests by io_uring; the kernel then waits for the rings. Offered where the administrator
+    /// has set the kernel module's parameter `enable_uring`.
+    package static let overRings = FuseFeatures(rawValue: 1 << 41)
 
-    /// All that `FuseChannel` turns on when the kernel offers it.
+    /// What `FuseChannel` always turns on when the kernel offers it.
     package static let wanted: FuseFeatures = [
         .handleKillPrivilegesV2, .extendedSetxattr, .allowIDMap,
     ]
@@ -148,9 +151,11 @@ package enum FuseInitReply {
     /// Turns on what is both wanted and offered.
     ///
     /// - Returns: what is on now.
-    package static func extend(_ reply: MutableByteView, offered: FuseFeatures) -> FuseFeatures {
+    package static func extend(
+        _ reply: MutableByteView, offered: FuseFeatures, wanted: FuseFeatures = .wanted
+    ) -> FuseFeatures {
         guard reply.count >= flags2Offset + 4 else { return [] }
-        let enabled = offered.intersection(.wanted)
+        let enabled = offered.intersection(wanted)
         var flags = enabled
         if enabled.rawValue >> 32 != 0 { flags.insert(.extendedInit) }
         add(UInt32(truncatingIfNeeded: flags.rawValue), to: reply, at: flagsOffset)
@@ -161,6 +166,48 @@ package enum FuseInitReply {
     private static func add(_ bits: UInt32, to reply: MutableByteView, at offset: Int) {
         reply.store(reply.view.u32(offset) | bits, at: offset)
     }
+}
+
+/// `struct fuse_uring_req_header`: the memory that an entry of a ring shares with the kernel, besides
+/// that of the payload. Of a request it has the header and the first argument; the reply's header
+/// takes the place of the request's.
+package enum FuseRingHeader {
+    package static let length = 288
+    package static let argumentOffset = 128
+    package static let argumentCapacity = 128
+    package static let commitIDOffset = 264
+    package static let payloadCountOffset = 272
+
+    /// Where a request lies in one piece with its payload behind it, the way it would have come from
+    /// `/dev/fuse`.
+    ///
+    /// - Returns: the length of header and first argument; nil for a header that contradicts itself.
+    package static func fixedCount(_ header: ByteView, payloadCapacity: Int) -> Int? {
+        let payload = Int(header.u32(payloadCountOffset))
+        let fixed = Int(header.u32(0)) - payload
+        guard payload <= payloadCapacity, fixed >= FuseRequestMessage.headerLength,
+            fixed <= FuseRequestMessage.headerLength + argumentCapacity
+        else { return nil }
+        return fixed
+    }
+}
+
+/// `struct fuse_uring_cmd_req`: flags, commit_id, qid.
+package enum FuseRingCommand {
+    /// Where the command area begins in a submission of 128 bytes.
+    package static let offset = 48
+    package static let register: UInt32 = 1
+    package static let commitAndFetch: UInt32 = 2
+    package static let length = 24
+    package static let commitIDOffset = 8
+    package static let queueOffset = 16
+}
+
+/// `struct fuse_out_header`: len, error, unique.
+package enum FuseReplyHeader {
+    package static let length = 16
+    package static let errorOffset = 4
+    package static let uniqueOffset = 8
 }
 
 /// `struct fuse_statx_out`: attr_valid (seconds, nanoseconds), flags, spare, `struct fuse_statx`.
@@ -198,6 +245,32 @@ package enum FuseStatxReply {
     private static func store(_ time: Timestamp, in stat: MutableByteView, at offset: Int) {
         stat.store(time.seconds, at: offset)
         stat.store(time.nanoseconds, at: offset + 8)
+    }
+}
+
+/// `struct fuse_dirent`: ino, off, namelen, type, the name padded to 8 bytes.
+package enum FuseDirectoryReply {
+    private static let headerLength = 24
+
+    /// Appends an entry to a READDIR reply.
+    ///
+    /// - Parameter type: as in `d_type`.
+    /// - Returns: whether it fitted.
+    package static func append(
+        _ name: ByteView, inode: UInt64, offset: UInt64, type: UInt32,
+        to reply: MutableByteView, _ used: inout Int
+    ) -> Bool {
+        let padded = (headerLength + name.count + 7) & ~7
+        guard padded <= reply.count - used else { return false }
+        reply.store(inode, at: used)
+        reply.store(offset, at: used + 8)
+        reply.store(UInt32(name.count), at: used + 16)
+        reply.store(type, at: used + 20)
+        // The padding; the name, of at least one byte, takes what it needs of it.
+        reply.store(UInt64(0), at: used + padded - 8)
+        reply.copy(name, at: used + headerLength)
+        used += padded
+        return true
     }
 }
 

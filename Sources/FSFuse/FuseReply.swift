@@ -319,27 +319,26 @@ struct FuseRequest {
         _ entry: DirectoryEntry, _ attributes: Attributes?, generation: UInt64? = nil, plus: Bool,
         to listing: MutableByteView, _ used: inout Int
     ) -> Bool {
+        guard plus else {
+            return FuseDirectoryReply.append(
+                entry.name, inode: entry.inode.rawValue, offset: entry.cookie,
+                type: UInt32(entry.kind.modeBits >> 12), to: listing, &used)
+        }
         let room = listing.count - used
         let target = listing.unsafeBytes.baseAddress.unsafelyUnwrapped
             .advanced(by: used).assumingMemoryBound(to: CChar.self)
         let offset = off_t(truncatingIfNeeded: entry.cookie)
         let needed = FuseRequest.withCString(entry.name) { name in
-            if plus {
-                var parameters = fuse_entry_param()
-                if let attributes {
-                    parameters =
-                        generation.map {
-                            self.entry(attributes, attributes.inode.rawValue, $0)
-                        } ?? headEntry(attributes)
-                }
-                parameters.attr.st_ino = ino_t(entry.inode.rawValue)
-                parameters.attr.st_mode = attributes?.mode ?? entry.kind.modeBits
-                return fuse_add_direntry_plus(handle, target, room, name, &parameters, offset)
+            var parameters = fuse_entry_param()
+            if let attributes {
+                parameters =
+                    generation.map {
+                        self.entry(attributes, attributes.inode.rawValue, $0)
+                    } ?? headEntry(attributes)
             }
-            var stat = stat()
-            stat.st_ino = ino_t(entry.inode.rawValue)
-            stat.st_mode = entry.kind.modeBits
-            return fuse_add_direntry(handle, target, room, name, &stat, offset)
+            parameters.attr.st_ino = ino_t(entry.inode.rawValue)
+            parameters.attr.st_mode = attributes?.mode ?? entry.kind.modeBits
+            return fuse_add_direntry_plus(handle, target, room, name, &parameters, offset)
         }
         guard needed <= room else { return false }
         used += needed

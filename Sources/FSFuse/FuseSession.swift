@@ -22,6 +22,8 @@ public final class FuseSession: @unchecked Sendable {
     public let deviceNumber: DeviceNumber
     /// Absolute and without symbolic links.
     public var mountpoint: String { place.path }
+    /// Whether requests come by io_uring: then `/dev/fuse` has only what rings do not carry.
+    public var usesRings: Bool { channel.hasRings }
 
     private let place: FuseMountpoint
     let channel: FuseChannel
@@ -51,7 +53,7 @@ public final class FuseSession: @unchecked Sendable {
         let onReady = options.onReady
         let channel = FuseChannel(
             fileSystem: fileSystem, snapshots: snapshots,
-            writeback: options.writeback, log: options.log
+            writeback: options.writeback, usesRings: options.usesRings, log: options.log
         ) {
             place.deviceNumber.map(BackingDeviceLimits.raise)
             onReady()
@@ -117,6 +119,8 @@ public final class FuseSession: @unchecked Sendable {
         // libfuse starts a thread when all others are busy and, by default, ends none. Most wait for
         // the device: the more there are, the more calls of fsync share a flush.
         fuse_loop_cfg_set_max_threads(configuration, Self.maximumThreads)
+        // When the loop has ended, the mount is gone or shall be.
+        defer { channel.stopRings() }
         return abs(fuse_session_loop_mt(session, configuration))
     }
 
@@ -187,8 +191,8 @@ public final class FuseSession: @unchecked Sendable {
 }
 
 /// The signal that wakes the thread in `fuse_session_loop_mt` from waiting for its workers, as
-/// libfuse's own handlers for SIGTERM would. SIGURG is ignored by default and sent by nobody else.
-private enum WakeUpSignal {
+/// libfuse's own handlers for SIGTERM would, and those of the rings from waiting for requests. SIGURG is ignored by default and sent by nobody else.
+enum WakeUpSignal {
     static let number = SIGURG
 
     /// Lets the signal interrupt the calling thread. The handler stays: other sessions of the

@@ -74,6 +74,17 @@ internal import Testing
         }
     }
 
+    @Test(.enabled(if: canRun && RingTests.canRun)) func aegisFollowsTheRulesByRings() throws {
+        try withVolume { volume, _ in
+            volume.offersRings = true
+            try volume.mount()
+            let failures = try runRules("plain", in: volume.directory)
+            try volume.unmount()
+            compare(failures, with: Self.limits)
+            #expect(try volume.check().exitCode == 0)
+        }
+    }
+
     @Test(.enabled(if: canRun)) func ext4FollowsTheRules() throws {
         try withLoopDevice { device, folder in
             // Without the feature attributes end at 4 KiB.

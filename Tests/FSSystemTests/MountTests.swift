@@ -130,8 +130,16 @@ internal import Testing
     /// Random operations through the kernel, also after remounts.
     @Test(.enabled(if: TestMachine.canMount), arguments: [UInt64(1), 2, 3])
     func agreesWithTheModel(seed: UInt64) throws {
+        try agreesWithTheModel(seed: seed, byRings: false)
+    }
+    @Test(.enabled(if: RingTests.canRun), arguments: [UInt64(4), 5, 6])
+    func agreesWithTheModelByRings(seed: UInt64) throws {
+        try agreesWithTheModel(seed: seed, byRings: true)
+    }
+    private func agreesWithTheModel(seed: UInt64, byRings: Bool) throws {
         let operations = TestMachine.count("AEGISFS_TEST_MOUNT_OPS", default: 9000) / 3
         try withVolume { volume, _ in
+            volume.offersRings = byRings
             try volume.mount()
             chmod(volume.directory.path, 0o755)
             let executor = MountedExecutor(volume.directory)

@@ -135,6 +135,8 @@ public enum MountTable {
 public final class MountedVolume {
     public let target: String
     public let directory: URL
+    /// Mounts while the kernel offers requests by io_uring.
+    public var offersRings = false
     private var daemon: ChildProcess?
 
     /// Formats the image `name` in `folder`; nothing is mounted yet.
@@ -157,7 +159,9 @@ public final class MountedVolume {
     public func mount(options: String? = nil) throws {
         let path = try AegisCommand.requirePath()
         let extra = options.map { ["-o", $0] } ?? []
-        try require([path, "mount"] + extra + [target, directory.path])
+        try offeringRings {
+            _ = try require([path, "mount"] + extra + [target, directory.path])
+        }
         guard MountTable.isMounted(directory) else {
             throw ProcessFailure("aegisfs mount returned before \(directory.path) was mounted")
         }
@@ -172,6 +176,19 @@ public final class MountedVolume {
 
     /// Mounts with the daemon as a child, which `kill` may end at any time.
     public func mountInForeground(options: String? = nil) throws {
+        try offeringRings { try startInForeground(options) }
+    }
+
+    private func offeringRings(_ body: () throws -> Void) throws {
+        guard offersRings else { return try body() }
+        try KernelRings.whileOffered {
+            try body()
+            // Whoever is answered has waited for the rings.
+            try require(["stat", "--file-system", directory.path])
+        }
+    }
+
+    private func startInForeground(_ options: String?) throws {
         let extra = options.map { ["-o", $0] } ?? []
         let child = try ChildProcess(
             [AegisCommand.requirePath(), "mount", "--foreground"] + extra + [

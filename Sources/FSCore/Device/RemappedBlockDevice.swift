@@ -6,10 +6,23 @@
 final class RemappedBlockDevice: BlockDevice, @unchecked Sendable {
     let physical: any BlockDevice
     let remaps: RemapTable
+    /// Of an open volume.
+    let counters: DeviceCounters
 
-    init(_ physical: any BlockDevice, _ remaps: RemapTable) {
+    init(
+        _ physical: any BlockDevice, _ remaps: RemapTable,
+        counters: DeviceCounters = DeviceCounters()
+    ) {
         self.physical = physical
         self.remaps = remaps
+        self.counters = counters
+    }
+
+    /// As an open volume uses a device.
+    convenience init(of device: any BlockDevice) {
+        let counters = DeviceCounters()
+        self.init(
+            RetryingBlockDevice(device, counters), RemapTable(), counters: counters)
     }
 
     var byteCount: UInt64 { physical.byteCount }

@@ -1,3 +1,5 @@
+internal import Synchronization
+
 /// The device as an open volume uses it: reads are tried again, since what fails once and then
 /// succeeds is no damage; writes and flushes are not, since after a failed one nobody knows what the
 /// medium holds.
@@ -8,13 +10,17 @@
 @safe
 final class RetryingBlockDevice: BlockDevice, @unchecked Sendable {
     private let device: any BlockDevice
+    private let counters: DeviceCounters
     private static let attempts = 4
 
     private let flushLock = Mutex()
     /// Guarded by `flushLock`.
     private var failure: FSError?
 
-    init(_ device: any BlockDevice) { self.device = device }
+    init(_ device: any BlockDevice, _ counters: DeviceCounters) {
+        self.device = device
+        self.counters = counters
+    }
 
     var byteCount: UInt64 { device.byteCount }
     var sectorSize: Int { device.sectorSize }
@@ -37,12 +43,15 @@ final class RetryingBlockDevice: BlockDevice, @unchecked Sendable {
     }
     func write(_ source: ByteView, at offset: UInt64) throws(FSError) {
         try device.write(source, at: offset)
+        counters.noteWrite(source.count)
     }
     func write(parts: [ByteView], at offset: UInt64) throws(FSError) {
         try device.write(parts: parts, at: offset)
+        counters.noteWrite(parts.reduce(0) { $0 + $1.count })
     }
     func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool {
-        try device.rewrite(source, at: offset)
+        counters.noteWrite(source.count)
+        return try device.rewrite(source, at: offset)
     }
     func flush() throws(FSError) {
         try flushLock.withLock { () throws(FSError) in
@@ -51,6 +60,7 @@ final class RetryingBlockDevice: BlockDevice, @unchecked Sendable {
                 failure = error
                 throw error
             }
+            counters.flushes.add(1, ordering: .relaxed)
         }
     }
     func resize(to bytes: UInt64) throws(FSError) { try device.resize(to: bytes) }

@@ -10,7 +10,7 @@
 ///   handed out.
 @safe
 final class FileMap: @unchecked Sendable {
-    unowned let volume: Volume
+    @safe unowned(unsafe) let volume: Volume
     let tree: CopyOnWriteTree
     /// No lock of an inode keeps the blocks: another thread may delete the snapshot.
     private let isReadOnly: Bool

@@ -218,27 +218,23 @@ extension FileSystem {
         let record = try directoryRecord(inode)
         if cookie < Self.parentCookie {
             if cookie == 0 { noteAccess(inode, record) }
-            let dots: [(String, UInt64, UInt64)] = [
-                (".", Self.selfCookie, inode.rawValue),
-                ("..", Self.parentCookie, max(record.parent, 1)),
-            ]
-            for (name, dotCookie, number) in dots where cookie < dotCookie {
-                let attributes = withAttributes ? record.attributes(inode) : nil
-                let isTaken = Array(name.utf8).withView { view in
-                    body(
-                        DirectoryEntry(
-                            name: view, inode: InodeNumber(number), kind: .directory,
-                            cookie: dotCookie), attributes)
-                }
-                if !isTaken { return }
+            func take(_ name: StaticString, _ dotCookie: UInt64, _ number: UInt64) -> Bool {
+                guard cookie < dotCookie else { return true }
+                let entry = unsafe DirectoryEntry(
+                    name: ByteView(base: name.utf8Start, count: name.utf8CodeUnitCount),
+                    inode: InodeNumber(number), kind: .directory, cookie: dotCookie)
+                return body(entry, withAttributes ? record.attributes(inode) : nil)
             }
+            guard take(".", Self.selfCookie, inode.rawValue),
+                take("..", Self.parentCookie, max(record.parent, 1))
+            else { return }
             after = Self.parentCookie
         }
-        let batchSize = min(max(expected, 1), Batch.maximumSize)
-        var batch = Batch()
-        batch.entries.reserveCapacity(batchSize)
+        let batchSize = min(max(expected, 1), DirectoryBatch.maximumSize)
+        let batch = batches.take() ?? DirectoryBatch()
+        defer { batches.give(batch) }
         while true {
-            try fill(&batch, batchSize, inode, after: after, withAttributes: withAttributes)
+            try fill(batch, batchSize, inode, after: after, withAttributes: withAttributes)
             let taken = batch.names.withView { names in
                 var start = 0
                 for (index, listed) in batch.entries.enumerated() {
@@ -263,26 +259,8 @@ extension FileSystem {
         }
     }
 
-    /// Some entries as copied out of the tree.
-    private struct Batch {
-        struct Listed {
-            var inode: InodeNumber
-            var cookie: UInt64
-            var kind: FileKind
-            var nameLength: UInt8
-        }
-        /// Few enough to stay in a processor's cache on their way.
-        static let maximumSize = 128
-        var entries: [Listed] = []
-        /// The names of `entries`, one behind the other.
-        var names: [UInt8] = []
-        /// Those of `entries`, if they were asked for.
-        var attributes: [Attributes?] = []
-        var isLast = false
-    }
-
     private func fill(
-        _ batch: inout Batch, _ batchSize: Int, _ directory: InodeNumber, after cookie: UInt64,
+        _ batch: DirectoryBatch, _ batchSize: Int, _ directory: InodeNumber, after cookie: UInt64,
         withAttributes: Bool
     ) throws(FSError) {
         batch.entries.removeAll(keepingCapacity: true)
@@ -299,7 +277,7 @@ extension FileSystem {
                         guard own > cookie else { return true }
                         batch.names.append(entry.name)
                         batch.entries.append(
-                            Batch.Listed(
+                            DirectoryBatch.Listed(
                                 inode: entry.inode, cookie: own, kind: entry.kind,
                                 nameLength: UInt8(entry.name.count)))
                         return true

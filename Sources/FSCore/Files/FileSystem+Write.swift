@@ -1,4 +1,6 @@
 /// write(2) and truncate(2).
+internal import Synchronization
+
 extension FileSystem {
     /// Writes all of `source` at `offset`, growing the file if need be; returns its length.
     public func write(
@@ -27,6 +29,7 @@ extension FileSystem {
             record.noteModified(.now())
             return source.count
         }
+        volume.device.counters.acceptedBytes.add(UInt64(count), ordering: .relaxed)
         if isShared {
             shareWritten(inode, offset >> 12..<blocks(covering: offset + UInt64(count)))
         }

@@ -15,7 +15,9 @@
 /// - Invariant: inode locks are taken together and in order, before anything else.
 @safe
 public final class FileSystem: @unchecked Sendable {
-    unowned let volume: Volume
+    /// It lives longer, as whoever holds a file system holds it too. A checked reference would count
+    /// at each use.
+    @safe unowned(unsafe) let volume: Volume
     package let tree: CopyOnWriteTree
     /// Of a snapshot: every change is refused.
     let isReadOnly: Bool
@@ -25,6 +27,7 @@ public final class FileSystem: @unchecked Sendable {
     /// Serializes moves of directories between directories.
     let topologyLock = Mutex()
     let fileMap: FileMap
+    let batches = DirectoryBatches()
     /// Told that a change of an inode's data took its set-user-id or set-group-id away, before the
     /// change is answered; under the inode's lock. Set before the first request.
     public var whenUnprivileged: @Sendable (InodeNumber) -> Void = { _ in }

@@ -17,6 +17,9 @@ package final class WorkerThread: @unchecked Sendable {
             }, box.toOpaque())
     }
 
+    /// Sends the thread a signal, whether or not it has ended; before `join`.
+    package func signal(_ number: Int32) { pthread_kill(handle, number) }
+
     /// Waits until the thread has ended.
     package func join() { pthread_join(handle, nil) }
 

@@ -14,7 +14,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     package let id: TreeID
     /// The root is always resident. Guarded by the tree lock.
     package private(set) var root: Page
-    unowned let context: any TreeContext
+    @safe unowned(unsafe) let context: any TreeContext
 
     // Guarded by the tree lock, as the root.
     /// The root of the last checkpoint with its sum; of a snapshot, the root.
@@ -294,6 +294,7 @@ package final class CopyOnWriteTree: @unchecked Sendable {
     ) throws(FSError) -> [Step] {
         root = try context.touch(root, of: self)
         var path: [Step] = []
+        path.reserveCapacity(Int(root.level) + 1)
         var page = root
         while page.level > 0 {
             let index = page.node.childIndex(for: key)

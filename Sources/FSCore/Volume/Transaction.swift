@@ -65,7 +65,12 @@ public final class Transaction {
         package var birth: BirthEpoch
     }
 
-    package init(tree: TreeID = .head) { self.tree = tree }
+    package init(tree: TreeID = .head) {
+        self.tree = tree
+        // What most operations need, at once.
+        updates.reserveCapacity(6)
+        bytes.reserveCapacity(640)
+    }
 
     /// - Parameter tree: nil is the head that the operation is about.
     package func put(_ key: Key, _ value: [UInt8], tree: TreeID? = nil) {

@@ -23,7 +23,7 @@ extension Volume {
         _ device: any BlockDevice, modules: ModuleSet, leaves: [UInt64: ByteBuffer],
         journal treatment: JournalTreatment, observer: (any VolumeObserver)?
     ) throws(FSError) -> Volume {
-        let device = RemappedBlockDevice(RetryingBlockDevice(device), RemapTable())
+        let device = RemappedBlockDevice(of: device)
         let (superblock, isOtherPairReadable) = try SuperblockStore.find(device, modules: modules)
         let unknown = superblock.readOnlyCompatible & ~DiskFormat.ReadOnlyCompatible.known
         if unknown != 0 { throw .unknownFeatures(.readOnlyCompatible, bits: unknown) }

@@ -141,7 +141,7 @@ public final class Volume: @unchecked Sendable {
         _ device: any BlockDevice, modules: ModuleSet, options: OpenOptions = OpenOptions(),
         observer: (any VolumeObserver)? = nil
     ) throws(FSError) -> Volume {
-        let device = RemappedBlockDevice(RetryingBlockDevice(device), RemapTable())
+        let device = RemappedBlockDevice(of: device)
         let (superblock, isOtherPairReadable) = try SuperblockStore.find(device, modules: modules)
         var options = options
         let unknown = superblock.readOnlyCompatible & ~DiskFormat.ReadOnlyCompatible.known

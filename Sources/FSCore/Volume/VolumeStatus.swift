@@ -32,6 +32,7 @@ public struct VolumeStatus: Sendable {
     public var lastCheckpointMilliseconds: Double
     /// Of the last 64 checkpoints.
     public var longestCheckpointMilliseconds: Double
+    public var deviceUse: DeviceUse
     /// nil: there is none.
     public var journal: JournalStatus?
     /// What opening brought back.
@@ -82,6 +83,7 @@ extension Volume {
                 checkpoints: progress.count,
                 lastCheckpointMilliseconds: progress.lastMilliseconds,
                 longestCheckpointMilliseconds: progress.recentMilliseconds.max() ?? 0,
+                deviceUse: device.counters.current,
                 journal: journal?.status, recovery: recovery, orphans: orphans,
                 cleanlyUnmounted: wasCleanlyUnmounted, damage: damage,
                 badBlocks: badBlocks,

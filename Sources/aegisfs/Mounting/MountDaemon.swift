@@ -64,6 +64,7 @@ final class MountDaemon: ControlService {
         options.sync = plan.options.sync
         options.dirsync = plan.options.dirsync
         options.writeback = plan.options.writeback
+        options.usesRings = plan.options.usesRings
         options.log = log
         options.onReady = onReady
         do throws(FuseMountError) {
@@ -256,6 +257,7 @@ final class MountDaemon: ControlService {
                     volume.status(), superblocks: Checker.superblockFindings(volume),
                     device: record.device, mount: record,
                     condition: MountCondition(ofOwn: record))
+                reply.status?.transport = session.usesRings ? "io_uring" : "/dev/fuse"
                 reply.status?.addFullness(of: volume)
                 reply.status?.addScan(of: volume, scrubs.current)
                 reply.status?.freeSpace = FreeSpaceDocument(of: volume)
@@ -404,8 +406,9 @@ private final class EventRelay: VolumeObserver, @unchecked Sendable {
     private let log: @Sendable (String) -> Void
     private let mountpoint: String
     private let lock = Mutex()
-    /// Guarded by `lock`.
-    private weak var volume: Volume?
+    /// Guarded by `lock`. Only the volume calls, so it is there. A weak reference to it would make every
+    /// retain and release of it, several for each request, take the runtime's slow way.
+    private unowned(unsafe) var volume: Volume?
     private var lastFull: UInt64?
     private var advise: @Sendable () -> Void = {}
     /// Who deletes a tree hears of it once.

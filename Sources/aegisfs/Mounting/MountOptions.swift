@@ -22,6 +22,8 @@ struct MountOptions: Equatable, Sendable {
     var sync = false
     var dirsync = false
     var writeback = false
+    /// Take requests by io_uring. nil: if the kernel offers it; true logs if it does not.
+    var usesRings: Bool?
     var discards = false
     var accessTime = OpenOptions.AccessTimePolicy.relative
     var commitSeconds = 5
@@ -50,6 +52,7 @@ struct MountOptions: Equatable, Sendable {
     private static let known: [String] = [
         "ro", "rw", "remount", "nonempty", "allow_other", "noallow_other", "nosuid", "suid",
         "nodev", "dev", "noexec", "exec", "sync", "async", "dirsync", "writeback", "nowriteback",
+        "io_uring", "noio_uring",
         "noatime",
         "atime", "relatime", "strictatime", "commit", "cache", "compress",
         "nocompress", "dedup", "nodedup", "fsname", "discard", "nodiscard", "snapshot", "head",
@@ -86,6 +89,8 @@ struct MountOptions: Equatable, Sendable {
         case ("dirsync", nil): dirsync = true
         case ("writeback", nil): writeback = true
         case ("nowriteback", nil): writeback = false
+        case ("io_uring", nil): usesRings = true
+        case ("noio_uring", nil): usesRings = false
         case ("discard", nil): discards = true
         case ("nodiscard", nil): discards = false
         case ("noatime", nil): accessTime = .none

@@ -21,7 +21,8 @@ extension StatusVerb {
         }
         if let mountpoint = document.mountpoint {
             let tree = document.mountedTree.map { ", shows \($0.description)" } ?? ""
-            lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)\(tree)"))
+            let transport = document.transport.map { ", requests by \($0)" } ?? ""
+            lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)\(tree)\(transport)"))
         }
         if let free = document.freeSpace { lines.append(("fragments", free.summary(arguments))) }
         lines.append(("scan", document.scan?.summary ?? "no scrub is recorded on the volume"))
@@ -72,6 +73,15 @@ extension StatusVerb {
                     + "\(journal.flushes) flushes"
             }
             lines.append(("journal", text))
+        }
+        if let use = document.deviceWrites {
+            let factor = use.amplification.map { "\($0) times the " } ?? ""
+            lines.append(
+                (
+                    "written",
+                    "\(size(use.writtenBytes)) to the device, \(factor)\(size(use.acceptedBytes)) that "
+                        + "programs wrote; \(use.writes) writes, \(use.flushes) flushes"
+                ))
         }
         if let recovery = document.recovery {
             let target = document.mountpoint == nil ? "waiting" : "replayed"

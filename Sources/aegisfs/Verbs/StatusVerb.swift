@@ -29,6 +29,22 @@ struct StatusDocument: Codable, Sendable {
         var seals: UInt64
         var writtenBytes: UInt64
     }
+    /// Since the volume was mounted.
+    struct DeviceWrites: Codable, Sendable {
+        /// Bytes of file data that programs wrote, and bytes that were written to the device for
+        /// them and for everything else.
+        var acceptedBytes: UInt64
+        var writtenBytes: UInt64
+        var writes: UInt64
+        var flushes: UInt64
+
+        /// Bytes on the device for a byte of a program, with two decimals; nil if there was none.
+        var amplification: String? {
+            guard acceptedBytes > 0 else { return nil }
+            let hundredths = UInt64(Double(writtenBytes) / Double(acceptedBytes) * 100)
+            return "\(hundredths / 100).\(hundredths % 100 < 10 ? "0" : "")\(hundredths % 100)"
+        }
+    }
     /// What the last mount brought back from the journal.
     struct Recovery: Codable, Sendable {
         var operations: UInt64
@@ -91,6 +107,8 @@ struct StatusDocument: Codable, Sendable {
     /// Nil if it shows the default head.
     var mountedTree: MountedTree.Document?
     var pid: Int32?
+    /// How the kernel's requests come: `io_uring` or `/dev/fuse`.
+    var transport: String?
     var diskVersion: UInt32
     var sizeBytes: UInt64
     var space: Space
@@ -105,6 +123,7 @@ struct StatusDocument: Codable, Sendable {
     var checkpoints: UInt64
     var lastCheckpointMicroseconds: UInt64
     var longestCheckpointMicroseconds: UInt64
+    var deviceWrites: DeviceWrites?
     var journal: Journal?
     var recovery: Recovery?
     var cache: Cache?
@@ -165,6 +184,10 @@ struct StatusDocument: Codable, Sendable {
                 operations: $0.operations, bytes: $0.bytes, milliseconds: UInt64($0.milliseconds))
         }
         if mount != nil {
+            deviceWrites = DeviceWrites(
+                acceptedBytes: status.deviceUse.acceptedBytes,
+                writtenBytes: status.deviceUse.writtenBytes, writes: status.deviceUse.writes,
+                flushes: status.deviceUse.flushes)
             cache = Cache(
                 bytes: UInt64(status.cachePages * DiskFormat.nodeSize),
                 limitBytes: UInt64(status.cacheLimitPages * DiskFormat.nodeSize),
