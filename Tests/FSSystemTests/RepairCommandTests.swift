@@ -64,6 +64,7 @@ internal import Testing
             let done = try AegisCommand.run("check", "--repair", "--yes", "--json", image)
             expect(
                 done, 4, "\"is_repaired\":true", "\"found_damage\":true", "\"salvaged_inodes\":1",
+                "\"lost\":{\"attributes\":0,\"bytes\":0,",
                 "\"is_dry_run\":false", ids[0], ids[1], ids[2])
             expect(try AegisCommand.run("check", image), 0, "clean")
             expect(try AegisCommand.run("check", "--repair", "--yes", image), 0, "clean")
@@ -119,6 +120,118 @@ internal import Testing
             }
             volume.fileSystem.release(made.inode, count: 1)
             #expect(position > 16 << 20)
+        }
+    }
+
+    /// An inner node and a leaf with parts of files are lost: that is told, by path, and stays told.
+    @Test(.enabled(if: TestMachine.canMount)) func lossesAreTold() throws {
+        try withVolume(size: "100M") { volume, folder in
+            let image = volume.target
+            let root = volume.directory.path
+            try scatter(image)
+            for block in try rootAndLeaf(image) {
+                try ImageFile(image).write(
+                    [UInt8](repeating: 0x5A, count: 100), at: block * 4096)
+            }
+            try require(["cp", "--sparse=always", image, folder.path + "/copy.img"])
+            let trial = try AegisCommand.run("check", "--repair", "--dry-run", image)
+            expect(trial, 3, "would be lost: up to", "/scattered-", "; lost: up to")
+            let done = try AegisCommand.run("check", "--repair", "--yes", image)
+            expect(done, 3, "lost: up to", "/scattered-", "repaired, and clean now; lost: up to")
+            #expect(!done.output.contains("would be lost"))
+            expect(try AegisCommand.run("check", image), 0, "clean", "'aegisfs status' names")
+            expect(try AegisCommand.run("check", "--repair", "--yes", image), 0, "clean")
+            expect(try AegisCommand.run("status", image), 3, "/scattered-")
+            expect(try AegisCommand.run("scrub", image), 3, "without a good copy")
+            try volume.mount()
+            let reading = try run(["/bin/sh", "-c", "cat \(root)/scattered-* > /dev/null"])
+            #expect(reading.exitCode != 0 && reading.errors.contains("Input/output error"))
+            // What is read is never zeros.
+            expect(
+                try run([
+                    "/bin/sh", "-c",
+                    "for f in \(root)/scattered-*; do dd if=$f bs=4096 conv=noerror status=none "
+                        + "2> /dev/null; done | tr -d abc | wc -c",
+                ]), 0, "0\n")
+            try volume.unmount()
+
+            let fsck = folder.appendingPathComponent("fsck.aegisfs").path
+            try FileManager.default.createSymbolicLink(
+                atPath: fsck, withDestinationPath: try AegisCommand.requirePath())
+            let preened = try run([fsck, "-p", folder.path + "/copy.img"], seconds: 60)
+            expect(preened, 1, "lost: up to", "/scattered-")
+        }
+    }
+
+    /// Three files written in turns, so that each lies in hundreds of extents.
+    private func scatter(_ path: String) throws {
+        try ImageFile(path).withVolume { try Self.scatter(in: $0.fileSystem) }
+    }
+
+    private static func scatter(in fs: FileSystem) throws {
+        var inodes: [InodeNumber] = []
+        for name in ["a", "b", "c"] {
+            let made = try Array("scattered-\(name)".utf8).withView {
+                try fs.create($0, in: .root, NewInode(mode: 0o100644))
+            }
+            inodes.append(made.inode)
+        }
+        for piece in 0..<500 {
+            for (index, inode) in inodes.enumerated() {
+                let bytes = [UInt8](repeating: 97 + UInt8(index), count: 4096)
+                _ = try bytes.withView { try fs.write(inode, at: UInt64(piece) << 12, $0) }
+            }
+        }
+        for inode in inodes { fs.release(inode, count: 1) }
+    }
+
+    /// First blocks of both copies of the root and of a leaf in the middle.
+    private func rootAndLeaf(_ path: String) throws -> [UInt64] {
+        let device = try FileBlockDevice(path: path, access: .readOnly, lock: false)
+        defer { device.close() }
+        var options = OpenOptions()
+        options.readOnly = true
+        let volume = try Volume.open(device, modules: .standard, options: options)
+        defer { try? volume.close() }
+        let superblock = try SuperblockStore.newest(device, modules: .standard)
+        let root = NodeValidator.Expectation(
+            pointer: superblock.headRoot, tree: .files, lower: nil, upper: nil)
+        let page = try volume.nodes.read(root)
+        #expect(page.level == 1 && page.node.count > 4)
+        let leaf = try root.child(page.node, page.node.count / 2)
+        return [root.pointer, leaf.pointer].flatMap { pointer in
+            (0..<pointer.replicas.count).map { pointer.replicas[$0].block }
+        }
+    }
+
+    /// What a crash leaves in the journal is no damage.
+    @Test(.enabled(if: TestMachine.canMount)) func aCrashIsNoFinding() throws {
+        try withVolume(size: "128M") { volume, folder in
+            let image = volume.target
+            try volume.mountInForeground()
+            let root = volume.directory.path
+            try require([
+                "/bin/sh", "-c",
+                "for i in $(seq 200); do echo $i > \(root)/f$i; done; cp -r /usr/include/linux \(root)/t;"
+                    + " sync -f \(root); rm \(root)/f1*; cp \(root)/t/fs.h \(root)/g; sync -f \(root)",
+            ])
+            try volume.killDaemon()
+            expect(try AegisCommand.run("check", image), 0, "clean", "in the journal")
+            let trial = try AegisCommand.run("check", "--repair", "--dry-run", image)
+            expect(trial, 0, "clean", "would be brought back")
+            try require(["cp", "--sparse=always", image, folder.path + "/copy.img"])
+            let done = try AegisCommand.run("check", "--repair", "--yes", image)
+            expect(done, 0, "clean", "were brought back")
+            #expect(!done.output.contains("AEGIS-1"), "\(done.output)")
+            expect(try AegisCommand.run("check", image), 0, "clean")
+
+            let fsck = folder.appendingPathComponent("fsck.aegisfs").path
+            try FileManager.default.createSymbolicLink(
+                atPath: fsck, withDestinationPath: try AegisCommand.requirePath())
+            expect(try run([fsck, "-p", folder.path + "/copy.img"], seconds: 60), 0)
+            try volume.mount()
+            try require(["/bin/sh", "-c", "test -e \(root)/g && test ! -e \(root)/f1"])
+            try volume.unmount()
         }
     }
 

@@ -70,7 +70,13 @@ internal import Testing
             expect(try scrub(image, "--pause", "--cancel"), 2, "exclude each other")
             expect(try scrub(image, "--status", "--rate", "1M"), 2, "exclude each other")
             expect(try scrub(image, "--rate", "0"), 2)
-            expect(try scrub(image, "--path", "/missing"), 10, "has no /missing")
+            let before = try scrub(image, "--status").output
+            for path in ["/missing", "../..", "/dir/../double", "dir/other/deeper"] {
+                expect(try scrub(image, "--path", path), 10, "has no ", path)
+            }
+            expect(try scrub(image, "--path", ""), 2, "--path: empty")
+            #expect(try scrub(image, "--status").output == before)
+            expect(try scrub(image, "--path", "./dir/./other"), 0, "no errors")
             expect(try scrub(image + ".none"), 10)
 
             // Overwritten data is not damaged any more.
@@ -86,6 +92,23 @@ internal import Testing
             try volume.unmount()
             expect(try scrub(image), 0)
             #expect(try volume.check().exitCode == 0)
+        }
+    }
+
+    /// Where nothing may be written, copies are verified all the same.
+    @Test(.enabled(if: TestMachine.canMount)) func aReadOnlyMountIsScrubbed() throws {
+        try withVolume(size: "128M") { volume, _ in
+            try fill(volume)
+            let double = try places(volume.target, "/double")
+            try volume.mount(options: "ro")
+            let root = volume.directory.path
+            expect(try scrub(root), 0, "no errors", "only read here")
+            try spoil(volume.target, double[1])
+            expect(try scrub(root), 3, "1 bad copies found, 0 healed", "nothing was healed")
+            expect(try scrub(root, "--path", "/double"), 3, "1 bad copies found, 0 healed")
+            expect(try scrub(root, "--background"), 0)
+            try volume.unmount()
+            expect(try scrub(volume.target), 4, "1 healed")
         }
     }
 

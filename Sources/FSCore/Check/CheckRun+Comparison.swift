@@ -139,24 +139,24 @@ extension CheckRun {
         if counts.inodes != expected.inodes {
             report(
                 isDefault ? .inodeCountWrong : .headCountsWrong,
-                "\(expected.inodes) recorded, \(counts.inodes) found", setCounts())
+                "\(expected.inodes) recorded, \(counts.inodes) found", setCounts(expected))
         }
         if counts.promised != expected.promised {
             report(
                 isDefault ? .promisedCountWrong : .headCountsWrong,
-                "\(expected.promised) recorded, \(counts.promised) found", setCounts())
+                "\(expected.promised) recorded, \(counts.promised) found", setCounts(expected))
         }
         if counts.referenced != expected.referenced {
             report(
                 .headCountsWrong,
                 "\(expected.referenced) blocks recorded, \(counts.referenced) found",
-                setCounts())
+                setCounts(expected))
         }
     }
 
-    private func setCounts() -> [Remedy] {
+    private func setCounts(_ recorded: TreeCounts) -> [Remedy] {
         let counts = counts
-        return change { .counts($0, counts) }
+        return change { .counts($0, recorded: recorded, found: counts) }
     }
 
     private func wrongLinks(_ inode: UInt64, _ facts: Facts, _ found: UInt32) {

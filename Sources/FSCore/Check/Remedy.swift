@@ -12,7 +12,7 @@ enum Remedy: Sendable {
     case feature(UInt64)
     case inodeCeiling(UInt64)
     case snapshotID(UInt64)
-    case counts(TreeID, TreeCounts)
+    case counts(TreeID, recorded: TreeCounts, found: TreeCounts)
 
     // Nodes.
     case heal(TreeID?, NodeValidator.Expectation)

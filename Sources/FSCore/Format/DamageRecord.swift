@@ -82,7 +82,7 @@ package struct DamageRecord: Equatable, Sendable {
 ///     4  blocks   u32
 ///     8  time     i64  when it was found, seconds since 1970
 ///
-/// - Invariant: they are never handed out again; what still lies in them stays.
+/// - Invariant: they are never handed out again; what still lies in them stays. They lie in one region.
 package struct BadBlockRecord: Equatable, Sendable {
     static let byteCount = 16
 
@@ -104,7 +104,12 @@ package struct BadBlockRecord: Equatable, Sendable {
         try reader.reserved(3)
         run = BlockRun(BlockAddress(rawValue: key.offset), UInt64(try reader.u32()))
         time = try reader.i64()
-        try reader.require(layout.isAllocatable(run), "place of bad blocks")
+        // Fixed places can go bad like all others.
+        let last = run.start.block &+ (run.count &- 1)
+        try reader.require(
+            run.start.device == 0 && run.count > 0 && last < layout.addressLimit
+                && run.start.block / DiskLayout.regionBlocks == last / DiskLayout.regionBlocks,
+            "place of bad blocks")
     }
 
     func encoded() -> [UInt8] {

@@ -200,6 +200,17 @@ public struct TreeCounts: Equatable, Sendable {
         inodes < InodeNumber.limit && promised <= layout.blockCount && referenced < 1 << 62
     }
 
+    /// With the difference between what is recorded somewhere and what was found there.
+    func corrected(from recorded: TreeCounts, to found: TreeCounts) -> TreeCounts {
+        func sum(_ count: UInt64, _ old: UInt64, _ new: UInt64) -> UInt64 {
+            UInt64(clamping: Int64(clamping: count) &+ Int64(clamping: new) &- Int64(clamping: old))
+        }
+        return TreeCounts(
+            inodes: sum(inodes, recorded.inodes, found.inodes),
+            promised: sum(promised, recorded.promised, found.promised),
+            referenced: sum(referenced, recorded.referenced, found.referenced))
+    }
+
     /// With the changes of a transaction; a count that would be negative is 0.
     func adding(_ transaction: Transaction) -> TreeCounts {
         func sum(_ count: UInt64, _ delta: Int64) -> UInt64 {

@@ -16,6 +16,10 @@ extension RepairSession {
         case .hasAttributes: record.mayHaveAttributes = true
         case .inlineSize(let size):
             let hasExtents = try !keys(of: inode, .extent, tree).isEmpty
+            if record.content == .inline, size < record.size {
+                if size == 0, !hasExtents { return try loseInlineData(inode, record, tree) }
+                lose(.data, inode, tree, bytes: record.size - size)
+            }
             if !hasExtents, size <= Self.inlineLimit(record.kind) {
                 record.content = .inline
                 record.size = size
@@ -40,6 +44,7 @@ extension RepairSession {
     }
 
     func deleteInode(_ inode: UInt64, _ tree: TreeID) throws(FSError) {
+        lose(.file, inode, tree)
         var found: [Key] = []
         try scan(
             tree, Key(inode, ItemType(rawValue: 0), 0)...Key(inode, ItemType(rawValue: .max), .max)
@@ -94,8 +99,9 @@ extension RepairSession {
         let record = old.withView { Self.record(inode, evidence, old: $0) }
         try change(tree) { (transaction) in
             transaction.put(InodeNumber(inode), record)
-            if old.isEmpty { transaction.inodeDelta += 1 }
         }
+        lose(.record, inode, tree)
+        if old.isEmpty { rebuiltInodes[tree, default: 0] += 1 }
     }
 
     private static func record(_ inode: UInt64, _ evidence: Evidence, old: ByteView) -> InodeRecord

@@ -9,6 +9,7 @@ extension RepairSession {
     }
 
     func deleteAttribute(_ key: Key, _ tree: TreeID) throws(FSError) {
+        lose(.attribute, key.object, tree)
         var found: [Key] = []
         try scan(tree, chunks(key)) { (key, _) in found.append(key) }
         try change(tree) { (transaction) in for key in found { transaction.delete(key) } }
@@ -99,9 +100,14 @@ extension RepairSession {
                 }
                 guard old.encoding == nil || made.count == want else { throw .noSpace }
                 if made.count < want { part = part.part(0, UInt32(made.count)) }
+                var good: Set<Int> = []
                 for index in 0..<made.places.count {
-                    try copy(
-                        part.replicas[index].block, to: made.places[index].block, made.count)
+                    good.formUnion(try copy(part, index, to: made.places[index].block))
+                }
+                if good.count < made.count {
+                    let lost =
+                        old.encoding == nil ? made.count - UInt64(good.count) : UInt64(part.blocks)
+                    lose(.data, key.object, tree, bytes: lost << 12)
                 }
                 part.replicas = made.places
                 part.birth = transaction.epoch(in: volume)
@@ -112,15 +118,24 @@ extension RepairSession {
         }
     }
 
-    private func copy(_ from: UInt64, to: UInt64, _ count: UInt64) throws(FSError) {
+    /// Copies what is stored at one of an extent's places; returns which blocks are what they should be.
+    private func copy(
+        _ extent: ExtentRecord, _ replica: Int, to: UInt64
+    ) throws(FSError) -> Set<Int> {
+        let run = extent.storedRun(replica)
         let block = ByteBuffer(count: DiskFormat.blockSize)
-        for index in 0..<count {
+        var good: Set<Int> = []
+        for index in 0..<Int(run.count) {
+            let from = run.start.block + UInt64(index)
             // What cannot be read has no right sum, either.
-            if (try? volume.device.read(into: block.bytes, at: (from + index) << 12)) == nil {
+            if (try? volume.device.read(into: block.bytes, at: from << 12)) == nil {
                 block.bytes.zeroAll()
             }
-            try volume.device.write(block.view, at: (to + index) << 12)
+            good.insert(index)
+            volume.examine(extent, block.view, from: index) { good.remove($0) }
+            try volume.device.write(block.view, at: (to + UInt64(index)) << 12)
         }
+        return good
     }
 
     /// How many references there are is counted by the next check.
@@ -193,7 +208,25 @@ extension RepairSession {
 
     // MARK: Counts
 
-    func setCounts(_ counts: TreeCounts, of id: TreeID) throws(FSError) {
+    /// What was made in this round is in the counts already; inodes that got a record again were there
+    /// before.
+    func settleCounts() throws(FSError) {
+        for id in Set(wantedCounts.keys).union(rebuiltInodes.keys) {
+            var counts = try tree(id).counts
+            let rebuilt = rebuiltInodes[id] ?? 0
+            if let (recorded, found) = wantedCounts[id] {
+                if losses.hasLostNodes {
+                    let left = min(found.inodes + rebuilt, recorded.inodes)
+                    losses.missingInodes += recorded.inodes - left
+                }
+                counts = counts.corrected(from: recorded, to: found)
+            }
+            counts.inodes += rebuilt
+            try setCounts(counts, of: id)
+        }
+    }
+
+    private func setCounts(_ counts: TreeCounts, of id: TreeID) throws(FSError) {
         volume.setCounts(counts, of: id)
         guard id != .head else { return }
         let segment = try tree(id).segment

@@ -66,7 +66,19 @@ extension RepairSession {
                         entry.kind = kind
                         return true
                     }
-                case .remove: try editNames(found, tree) { _ in false }
+                case .remove:
+                    var kind = FileKind.regular
+                    let path = try found.first.flatMap { (name) throws(FSError) in
+                        try self.path(name, tree)
+                    }
+                    try editNames(found, tree) { entry in
+                        kind = entry.kind
+                        return false
+                    }
+                    // A directory in a loop is there, and gets another name.
+                    if try value(Key(inode, .inode, 0), tree) == nil, !found.isEmpty {
+                        lose(kind == .directory ? .directory : .file, inode, tree, path: path)
+                    }
                 case .keepOne:
                     let record = try files(tree).record(of: InodeNumber(inode))
                     let kept =
@@ -80,6 +92,14 @@ extension RepairSession {
             }
         }
         wantedNames = [:]
+    }
+
+    private func path(_ name: Found, _ id: TreeID) throws(FSError) -> String? {
+        let directory = InodeNumber(name.key.object)
+        guard let parent = volume.path(of: directory, id.rawValue),
+            let name = volume.name(name.cookie, in: directory, try tree(id))
+        else { return nil }
+        return parent == "/" ? "/" + name : "\(parent)/\(name)"
     }
 
     private func editNames(

@@ -19,10 +19,13 @@ extension RepairSession {
     /// more than a checkpoint can hold.
     func salvageItems() throws(FSError) {
         guard !dropped.isEmpty else { return }
-        for node in dropped {
+        for index in dropped.indices {
             // A whole node in a wrong place says itself where its items belong.
-            guard let pointer = node.pointer, let page = leaf(at: pointer.address) else { continue }
-            try putBack(page, into: node.tree, lower: nil, upper: nil)
+            guard let pointer = dropped[index].pointer, let page = leaf(at: pointer.address) else {
+                continue
+            }
+            try putBack(page, into: dropped[index].tree, lower: nil, upper: nil)
+            dropped[index].found += span(page)
         }
         var leaves: [Found] = []
         for (region, bits) in leaked {
@@ -36,11 +39,36 @@ extension RepairSession {
         var seen: Set<UInt64> = []
         for found in leaves where seen.insert(found.address).inserted {
             guard let page = leaf(at: BlockAddress(block: found.place)) else { continue }
-            for node in dropped where node.tree.kind == page.kind {
+            for index in dropped.indices where dropped[index].tree.kind == page.kind {
+                let node = dropped[index]
                 try putBack(page, into: node.tree, lower: node.lower, upper: node.upper)
+                dropped[index].found += span(page)
             }
         }
-        for node in dropped { try loseData(below: node) }
+        losses.hasLostNodes = true
+        // All of a tree together: a file can have been in several of them.
+        for tree in Set(dropped.map(\.tree)).sorted(by: { $0.rawValue < $1.rawValue }) {
+            let gaps = dropped.filter { $0.tree == tree }.flatMap(\.gaps)
+            if tree == .volume {
+                noteSnapshots(between: gaps)
+            } else {
+                try loseItems(between: gaps, tree)
+            }
+        }
+    }
+
+    /// Nothing else knows which snapshots there were.
+    private func noteSnapshots(between gaps: [KeyGap]) {
+        let features = volume.stateLock.withLock { volume.superblock.incompatible }
+        guard features & DiskFormat.Incompatible.snapshots != 0 else { return }
+        let (first, last) = (SnapshotRecord.key(0), SnapshotRecord.key(.max))
+        if gaps.contains(where: { ($0.lower ?? first) < last && ($0.upper ?? last) > first }) {
+            losses.perhapsSnapshots = true
+        }
+    }
+
+    private func span(_ page: NodePage) -> [ClosedRange<Key>] {
+        page.count > 0 ? [page.key(0)...page.key(page.count - 1)] : []
     }
 
     private struct Found {

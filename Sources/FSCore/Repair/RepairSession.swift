@@ -8,6 +8,8 @@ final class RepairSession {
     let leaked: [UInt64: ByteBuffer]
     var salvagedInodes: UInt64 = 0
     var salvagedItems: UInt64 = 0
+    var losses: RepairLosses
+    var unreadableBlocksLeft = RepairSession.lossLimit
     /// By finding.
     private(set) var failures: [String: String] = [:]
 
@@ -15,6 +17,9 @@ final class RepairSession {
     var wantedNames: [TreeID: [UInt64: Remedy.NamesRemedy]] = [:]
     var dropped: [DroppedNode] = []
     var sharedRuns: [BlockRun] = []
+    var wantedCounts: [TreeID: (recorded: TreeCounts, found: TreeCounts)] = [:]
+    /// Inodes that were counted, but had no record.
+    var rebuiltInodes: [TreeID: UInt64] = [:]
     /// Keeps the bytes of the leaf that was read last.
     var found: ByteBuffer?
 
@@ -24,11 +29,31 @@ final class RepairSession {
         var lower: Key?
         var upper: Key?
         var pointer: NodePointer?
+        /// Keys of leaves whose items were put back, each without a gap.
+        var found: [ClosedRange<Key>] = []
+
+        /// Where items may be missing.
+        var gaps: [KeyGap] {
+            var gaps: [KeyGap] = []
+            var position = lower
+            for span in found.sorted(by: { $0.lowerBound < $1.lowerBound }) {
+                if let upper, span.lowerBound >= upper { break }
+                if let position, span.upperBound <= position { continue }
+                if position.map({ $0 < span.lowerBound }) ?? true {
+                    gaps.append(KeyGap(lower: position, upper: span.lowerBound))
+                }
+                position = span.upperBound
+            }
+            if let position, let upper, position >= upper { return gaps }
+            return gaps + [KeyGap(lower: position, upper: upper)]
+        }
     }
 
-    init(_ volume: Volume, leaked: [UInt64: ByteBuffer]) {
+    /// - Parameter losses: of the rounds before.
+    init(_ volume: Volume, leaked: [UInt64: ByteBuffer], losses: RepairLosses) {
         self.volume = volume
         self.leaked = leaked
+        self.losses = losses
     }
 
     func apply(_ findings: [CheckFinding]) {
@@ -42,6 +67,7 @@ final class RepairSession {
             }
             do throws(FSError) { try finish(step) } catch { volume.errors.record(error) }
         }
+        losses.findPaths { volume.path(of: InodeNumber($0.inode), $0.tree.rawValue) }
     }
 
     enum Step: CaseIterable {
@@ -53,6 +79,9 @@ final class RepairSession {
         case .nodes: try salvageItems()
         case .blocks: try recordShares()
         case .names: try settleNames()
+        case .counts:
+            try settleCounts()
+            try listDamage()
         default: break
         }
     }
@@ -66,7 +95,7 @@ final class RepairSession {
         case .feature(let bit): try announce(bit)
         case .inodeCeiling(let inode): volume.raise(inode: inode)
         case .snapshotID(let id): volume.raise(snapshotID: id)
-        case .counts(let tree, let counts): try setCounts(counts, of: tree)
+        case .counts(let tree, let recorded, let found): wantedCounts[tree] = (recorded, found)
         case .heal(let tree, let expected): try heal(expected, of: tree)
         case .moveNodes(let tree, let key): try volume.relocateNode(key, of: tree)
         case .dropNode(let tree, let expected):

@@ -52,6 +52,7 @@ public enum Repairer {
                 treatment = treatment == .kept && isStuck ? .discarded : .replayed
                 if treatment == .discarded {
                     report.discardedOperations = check.journaledOperations
+                    report.losses.newestOperations = true
                 }
             }
             let losesRoot = remedies.contains {
@@ -81,7 +82,13 @@ public enum Repairer {
     ) throws(FSError) {
         var leaves: [UInt64: ByteBuffer] = [:]
         for finding in round.findings {
-            for case .bitmap(let region, let bits) in finding.remedies { leaves[region] = bits }
+            for remedy in finding.remedies {
+                switch remedy {
+                case .bitmap(let region, let bits): leaves[region] = bits
+                case .journal: report.losses.newestOperations = true
+                default: break
+                }
+            }
         }
         let volume = try Volume.openForRepair(
             device, modules: modules, leaves: leaves, journal: treatment, observer: observer)
@@ -89,7 +96,8 @@ public enum Repairer {
             // The check has seen the trees without these operations.
             report.replayedOperations += recovery.operations
         } else {
-            let session = RepairSession(volume, leaked: round.leakedRegions)
+            let session = RepairSession(
+                volume, leaked: round.leakedRegions, losses: report.losses)
             session.apply(round.findings)
             report.note(session)
         }
@@ -174,7 +182,9 @@ public struct RepairReport: Sendable {
     public private(set) var salvagedInodes: UInt64 = 0
     /// Items found in nodes to which nothing led any more.
     public private(set) var salvagedItems: UInt64 = 0
+    public internal(set) var losses = RepairLosses()
     private var known: Set<String> = []
+    private var isFirstCheck = true
     private var failures: [String: String] = [:]
 
     /// Something was wrong.
@@ -186,7 +196,10 @@ public struct RepairReport: Sendable {
     mutating func add(_ check: CheckReport, _ found: [CheckFinding]) {
         self.check = check
         self.check.leakedRegions = [:]
+        defer { isFirstCheck = false }
         for finding in found {
+            // Nothing is freed while a repair runs or replays the journal: this is what it leaves.
+            if finding.issue == .blockLeaked, !isFirstCheck { continue }
             guard known.insert("\(finding.id) \(finding.message)").inserted else { continue }
             guard items.count < 10 * Checker.maximumFindings else {
                 omittedItems += 1
@@ -203,6 +216,7 @@ public struct RepairReport: Sendable {
     mutating func note(_ session: RepairSession) {
         salvagedInodes += session.salvagedInodes
         salvagedItems += session.salvagedItems
+        losses = session.losses
         for (finding, error) in session.failures { failures[finding] = error }
     }
 

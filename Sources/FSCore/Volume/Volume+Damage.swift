@@ -163,7 +163,7 @@ extension Volume {
         return current == .root ? "/" + names.reversed().joined(separator: "/") : nil
     }
 
-    private func name(
+    func name(
         _ cookie: UInt64, in directory: InodeNumber, _ files: CopyOnWriteTree
     ) -> String? {
         let found = try? value(Key(directory, .directoryEntry, cookie >> 4), of: files) {

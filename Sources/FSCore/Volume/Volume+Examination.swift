@@ -172,12 +172,11 @@ extension Volume {
         try device.readMedium(into: target, at: offset)
     }
 
-    /// The inode at a path from the root and all below it, by number, with the bytes that their data
-    /// takes on the device; and whose tree they are in. What is below `.snapshots/NAME` is that
-    /// snapshot's.
-    package func inodes(
-        below path: String
-    ) throws(FSError) -> (tree: UInt64?, inodes: [(inode: InodeNumber, bytes: UInt64)]) {
+    /// The inode at a path from the root, and whose tree it is in. What is below `.snapshots/NAME` is
+    /// that snapshot's. Nothing is above the root: `..` names nothing.
+    package func locate(
+        _ path: String
+    ) throws(FSError) -> (tree: UInt64?, files: FileSystem, inode: InodeNumber) {
         var files = fileSystem
         var tree: UInt64?
         var current = InodeNumber.root
@@ -187,15 +186,24 @@ extension Volume {
             (tree, files) = (found.id, found.files)
             names = names.dropFirst(2)
         }
-        for name in names {
+        for name in names where !name.elementsEqual(".".utf8) {
+            if name.elementsEqual("..".utf8) { throw .noSuchEntry }
             let found = try Array(name).withView { (name) throws(FSError) in
                 try files.lookup(name, in: current)
             }
             files.release(found.inode, count: 1)
             current = found.inode
         }
+        return (tree, files, current)
+    }
+
+    /// What is at a path and all below it, by number, with the bytes that their data takes on the device.
+    package func inodes(
+        below path: String
+    ) throws(FSError) -> (tree: UInt64?, inodes: [(inode: InodeNumber, bytes: UInt64)]) {
+        let (tree, files, top) = try locate(path)
         var bytes: [InodeNumber: UInt64] = [:]
-        var waiting = [current]
+        var waiting = [top]
         while let inode = waiting.popLast() {
             let attributes = try files.attributes(of: inode)
             // Directories may be linked to each other on a crafted volume.

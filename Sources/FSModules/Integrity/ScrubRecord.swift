@@ -51,6 +51,8 @@ public struct ScrubRecord: Equatable, Sendable {
     var tree: UInt64 = 0
     var position = Key.minimum
     public var path = ""
+    /// Then nothing is stored, this neither.
+    public var isDryRun = false
 
     public var isWhole: Bool { path.isEmpty }
     /// It is not at its end.

@@ -9,7 +9,7 @@
 /// was verified when it was written.
 ///
 /// - Invariant: a scrub never says that something is good which it has not read from the medium.
-/// - Invariant: a dry run changes nothing on the device.
+/// - Invariant: a dry run changes nothing on the device; that of a volume that is only read is one.
 public import FSCore
 internal import Glibc
 
@@ -73,7 +73,7 @@ public final class Scrubber {
         self.volume = volume
         self.command = command
         self.progress = progress
-        isDryRun = options.isDryRun
+        isDryRun = options.isDryRun || !volume.isWritable
         pace = ScrubPace(
             bytesPerSecond: interrupted?.rateLimit ?? options.rateLimit, volume.activity)
         if var interrupted {
@@ -82,10 +82,13 @@ public final class Scrubber {
             record = interrupted
             return
         }
+        // A path that is not there leaves no record.
+        if !options.path.isEmpty { _ = try volume.locate(options.path) }
         let last = ScrubRecord.last(in: volume)
         record = ScrubRecord(number: (last?.number ?? 0) &+ 1, started: Timestamp.now().seconds)
         record.path = options.path
         record.rateLimit = options.rateLimit
+        record.isDryRun = isDryRun
         if options.path.isEmpty, !isDryRun { listed = volume.listedDamage() }
         if !isDryRun { try last?.archive(in: volume) }
     }

@@ -17,6 +17,49 @@ struct RepairDocument: Encodable, Sendable {
         /// Why the action failed.
         var failure: String?
     }
+    /// What could not be brought back. Bytes are at most so many; inodes are those that are lost with
+    /// their names.
+    struct Lost: Codable {
+        struct Item: Codable {
+            /// `file`, `directory`, `data`, `zeros`, `record` or `attribute`.
+            var kind: String
+            /// Null: no name is left.
+            var path: String?
+            var inode: UInt64
+            var bytes: UInt64
+        }
+        var isEmpty: Bool
+        var files: UInt64
+        var directories: UInt64
+        var namelessInodes: UInt64
+        var damagedFiles: UInt64
+        var bytes: UInt64
+        var records: UInt64
+        var attributes: UInt64
+        /// Operations that only the damaged journal or superblock knew of.
+        var newestOperations: Bool
+        /// Nodes are lost in which there may have been snapshots.
+        var perhapsSnapshots: Bool
+        var omittedItems: UInt64
+        var items: [Item]
+
+        init(_ losses: RepairLosses) {
+            isEmpty = losses.isEmpty
+            files = losses.count(.file)
+            directories = losses.count(.directory)
+            namelessInodes = losses.namelessInodes
+            damagedFiles = losses.count(.data) + losses.count(.zeros)
+            bytes = losses.byteCount
+            records = losses.count(.record)
+            attributes = losses.count(.attribute)
+            newestOperations = losses.newestOperations
+            perhapsSnapshots = losses.perhapsSnapshots
+            omittedItems = losses.omittedItems
+            items = losses.items.map {
+                Item(kind: $0.kind.rawValue, path: $0.path, inode: $0.inode, bytes: $0.byteCount)
+            }
+        }
+    }
     var isDryRun: Bool
     var foundDamage: Bool
     /// A check afterwards is clean.
@@ -28,6 +71,7 @@ struct RepairDocument: Encodable, Sendable {
     var salvagedInodes: UInt64
     /// Items put back from nodes that had lost their place.
     var salvagedItems: UInt64
+    var lost: Lost
     var omittedFindings: UInt64
     var findings: [Finding]
 
@@ -39,6 +83,7 @@ struct RepairDocument: Encodable, Sendable {
         discardedOperations = report.discardedOperations
         salvagedInodes = report.salvagedInodes
         salvagedItems = report.salvagedItems
+        lost = Lost(report.losses)
         omittedFindings = report.omittedItems
         findings = report.items.map {
             Finding(
@@ -72,19 +117,26 @@ enum RepairVerb {
             try confirm(plan, arguments)
             let again = try open(path, .readWrite)
             defer { again.close() }
-            return try change(again, arguments, reporter)
+            return exitCode(try change(again, arguments, reporter))
         }
         defer { held.close() }
-        return try change(held, arguments, reporter)
+        return exitCode(try change(held, arguments, reporter))
     }
 
-    /// For fsck(8): without a question.
+    /// For fsck(8): without a question. Its codes are about what is wrong with the volume, and with one
+    /// that has lost something, but is repaired, nothing is: a boot goes on.
     static func runAutomatic(_ arguments: Arguments) throws(Failure) -> ExitCode {
         let held = try open(arguments.operands[0], .readWrite)
         defer { held.close() }
-        return try change(
+        let document = try change(
             held, arguments,
             ProgressReporter(.none, command: "check", json: false, quiet: true))
+        return !document.isRepaired ? .damaged : document.foundDamage ? .repaired : .done
+    }
+
+    private static func exitCode(_ document: RepairDocument) -> ExitCode {
+        guard document.isRepaired, document.lost.isEmpty else { return .damaged }
+        return document.foundDamage ? .repaired : .done
     }
 
     private static func open(
@@ -100,7 +152,7 @@ enum RepairVerb {
 
     private static func change(
         _ held: HeldDevice, _ arguments: Arguments, _ reporter: ProgressReporter
-    ) throws(Failure) -> ExitCode {
+    ) throws(Failure) -> RepairDocument {
         let path = arguments.operands[0]
         let interruption = Interruption(arguments) {
             "cancelled \(reporter.cancellationNote()): \(path) can be repaired again; what was "
@@ -110,8 +162,7 @@ enum RepairVerb {
         interruption.end()
         reporter.finish()
         show(document, arguments)
-        guard document.isRepaired else { return .damaged }
-        return document.foundDamage ? .repaired : .done
+        return document
     }
 
     private static func repair(
@@ -160,6 +211,7 @@ enum RepairVerb {
         if document.omittedFindings > 0 {
             Terminal.output("... and \(document.omittedFindings) more findings\n")
         }
+        show(document.lost, isDryRun: document.isDryRun)
         guard !arguments.isQuiet else { return }
         let (done, given) = document.isDryRun ? ("would be", "would be") : ("were", "were")
         if document.replayedOperations > 0 {
@@ -181,15 +233,73 @@ enum RepairVerb {
         Terminal.output("\(path): \(verdict(document))\n")
     }
 
+    /// Who wants errors only wants these as well.
+    private static func show(_ lost: RepairDocument.Lost, isDryRun: Bool) {
+        let word = isDryRun ? "would be lost" : "lost"
+        for item in lost.items {
+            let name = item.path ?? "inode \(item.inode)"
+            let what =
+                switch RepairLosses.Kind(rawValue: item.kind) {
+                case .file: "\(name)"
+                case .directory: "\(name), a directory"
+                case .data:
+                    "up to \(SizeFormatter.string(item.bytes)) of \(name), which cannot be read until "
+                        + "they are written anew"
+                case .zeros:
+                    "up to \(SizeFormatter.string(item.bytes)) of \(name), which READ AS ZEROS: there "
+                        + "was no room to mark them"
+                case .record: "owner, permissions and times of \(name), which are made up"
+                case .attribute: "an attribute of \(name)"
+                case nil: name
+                }
+            Terminal.output("\(word): \(what)\n")
+        }
+        if lost.omittedItems > 0 { Terminal.output("\(word): \(lost.omittedItems) more\n") }
+        if lost.namelessInodes > 0 {
+            Terminal.output(
+                "\(word): \(lost.namelessInodes) files or directories with their names\n")
+        }
+        if lost.perhapsSnapshots {
+            Terminal.output(
+                "\(word): perhaps snapshots; 'aegisfs snapshot list' shows those that are left\n")
+        }
+        if lost.newestOperations {
+            Terminal.output("\(word): the newest operations, which the trees did not have yet\n")
+        }
+    }
+
     private static func verdict(_ document: RepairDocument) -> String {
         if !document.foundDamage { return "clean" }
-        if document.isDryRun {
-            return document.isRepaired
-                ? "can be repaired; nothing was changed"
-                : "can be repaired in part only; nothing was changed"
+        let outcome =
+            if document.isDryRun {
+                document.isRepaired
+                    ? "can be repaired; nothing was changed"
+                    : "can be repaired in part only; nothing was changed"
+            } else {
+                document.isRepaired
+                    ? "repaired, and clean now"
+                    : "repaired in part; what is left is listed above, 'aegisfs explain ID' tells more"
+            }
+        return outcome + (summary(document.lost).map { "; " + $0 } ?? "; nothing is lost")
+    }
+
+    /// Nil: nothing is lost.
+    private static func summary(_ lost: RepairDocument.Lost) -> String? {
+        if lost.isEmpty { return nil }
+        let counts = [
+            (lost.files, "file", "files"), (lost.directories, "directory", "directories"),
+            (lost.namelessInodes, "inode without a name", "inodes without a name"),
+            (lost.records, "record of an inode", "records of inodes"),
+            (lost.attributes, "file's attributes", "files' attributes"),
+        ]
+        var parts = counts.filter { $0.0 > 0 }.map { "\($0.0) \($0.0 == 1 ? $0.1 : $0.2)" }
+        if lost.damagedFiles > 0 {
+            parts.append(
+                "up to \(SizeFormatter.string(lost.bytes)) of "
+                    + "\(lost.damagedFiles) file\(lost.damagedFiles == 1 ? "" : "s")")
         }
-        return document.isRepaired
-            ? "repaired, and clean now"
-            : "repaired in part; what is left is listed above, 'aegisfs explain ID' tells more"
+        if lost.perhapsSnapshots { parts.append("perhaps snapshots") }
+        if lost.newestOperations { parts.append("the newest operations") }
+        return "lost: " + parts.joined(separator: ", ")
     }
 }

@@ -23,7 +23,7 @@ struct ScrubDocument: Codable, Sendable {
     private var startedSeconds: Int64
     private var endedSeconds: Int64
 
-    init(_ record: ScrubRecord, isDryRun: Bool = false) {
+    init(_ record: ScrubRecord) {
         state = "\(record.state)"
         number = record.number
         path = record.path
@@ -38,7 +38,7 @@ struct ScrubDocument: Codable, Sendable {
         found = record.found
         healed = record.healed
         lost = record.lost
-        self.isDryRun = isDryRun
+        isDryRun = record.isDryRun
     }
 
     /// A scrub that is not at its end says so; damage that could not be healed is left.
@@ -144,6 +144,7 @@ enum ScrubVerb {
     }
 
     private static func path(_ text: String) throws(Failure) -> String {
+        guard !text.isEmpty else { throw .usage("--path: empty") }
         guard text.utf8.count <= ScrubRecord.maximumPathBytes else {
             throw .usage("--path: longer than \(ScrubRecord.maximumPathBytes) bytes")
         }
@@ -243,7 +244,7 @@ enum ScrubVerb {
                 volume, Scrubber.Options(request),
                 continuing: request.action == .resume ? last : nil, command: { .goOn },
                 progress: { reporter.update(ProgressReporter.Step($0)) })
-            return ScrubDocument(record, isDryRun: request.isDryRun == true)
+            return ScrubDocument(record)
         } catch { throw scrubFailure(error, request, target) }
     }
 
@@ -265,7 +266,7 @@ enum ScrubVerb {
         case .noSuchEntry, .notDirectory:
             Failure(
                 .notFound, .targetMissing, "\(target) has no \(request.path ?? "/")",
-                hint: "--path names a file or directory from the volume's root on")
+                hint: "--path names a file or directory from the volume's root on, without '..'")
         default: Failure(error, target: target)
         }
     }
@@ -289,7 +290,11 @@ enum ScrubVerb {
             for old in history { Terminal.output("  before: \(old.summary)\n") }
         }
         if let document, document.isDryRun {
-            Terminal.output("  a dry run: nothing was changed\n")
+            Terminal.output(
+                request.isDryRun == true
+                    ? "  a dry run: nothing was changed\n"
+                    : "  the volume is only read here: nothing was healed, and nothing is recorded\n"
+            )
         } else if let document, document.lost > 0 {
             Terminal.output("  'aegisfs status \(target)' lists the files\n")
         }
@@ -337,7 +342,7 @@ extension ScrubService {
             }
             let record = try wait(
                 isCancelled: isCancelled, progress: { progress(ProgressReporter.Step($0)) })
-            return record.map { ScrubDocument($0, isDryRun: request.isDryRun ?? false) }
+            return record.map { ScrubDocument($0) }
         } catch { throw ScrubVerb.scrubFailure(error, request, target) }
     }
 }
