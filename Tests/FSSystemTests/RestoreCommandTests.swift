@@ -82,6 +82,19 @@ internal import Testing
             #expect(try shell("cat \(live)/full") == "small\n")
             #expect(try shell("ls -A \(live) | grep -c restore-; true") == "0\n")
 
+            // Named by the volume, what is mounted of it gets the file; and what only the snapshot has
+            // is said to be its own.
+            try AegisCommand.require(
+                "restore", volume.target, "/t/a/big", "--from", "one", "--to", "/by-volume")
+            try shell("cmp \(live)/by-volume \(folder.path)/big")
+            let inside = live + "/.snapshots/one/t/a/big"
+            #expect(try AegisCommand.require("extents", inside).contains("in a snapshot"))
+            for path in [inside, live + "/.snapshots/one"] {
+                let usage = try AegisCommand.require("usage", path, "--json")
+                #expect(usage.contains("\"exclusive_bytes\":0"), "\(usage)")
+            }
+            #expect(try AegisCommand.run("defragment", inside).exitCode == 1)
+
             for (words, code) in [
                 (["restore", live + "/t"], 2), (["restore", live, "--from", "one"], 2),
                 (["restore", live + "/t", "--from", "none"], 10),

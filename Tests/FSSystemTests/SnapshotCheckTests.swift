@@ -127,4 +127,75 @@ internal import Testing
         }
         #expect(found.contains { $0.issue == .headCountsWrong }, "\(found.prefix(3))")
     }
+
+    // MARK: Cost
+
+    /// Counts reads of nodes.
+    private final class CountingDevice: BlockDevice, @unchecked Sendable {
+        let base = MemoryBlockDevice(byteCount: 256 << 20)
+        private let lock = Mutex()
+        private var count = 0
+        var nodeReads: Int { lock.withLock { count } }
+
+        var byteCount: UInt64 { base.byteCount }
+        var sectorSize: Int { base.sectorSize }
+        var name: String { base.name }
+        var isReadOnly: Bool { false }
+        func read(into target: MutableByteView, at offset: UInt64) throws(FSError) {
+            if target.count == DiskFormat.nodeSize { lock.withLock { count += 1 } }
+            try base.read(into: target, at: offset)
+        }
+        func write(_ source: ByteView, at offset: UInt64) throws(FSError) {
+            try base.write(source, at: offset)
+        }
+        func flush() throws(FSError) { try base.flush() }
+        func discard(at offset: UInt64, count: UInt64) throws(FSError) {
+            try base.discard(at: offset, count: count)
+        }
+    }
+
+    /// What snapshots share is looked at once, what one has for itself once for each copy; and what an
+    /// incremental stream is made of is read once, however many walks it takes.
+    @Test func sharedNodesAreReadOnce() throws {
+        let device = CountingDevice()
+        _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
+        var volume = try Volume.open(device, modules: .standard, options: CrashRun.openOptions)
+        let content = [UInt8](repeating: 7, count: 1500)
+        var files: [InodeNumber] = []
+        for number in 0..<600 {
+            let file = try Array("file\(number)".utf8).withView {
+                try volume.fileSystem.create(
+                    $0, in: .root, NewInode(mode: FileKind.regular.modeBits | 0o644)
+                ).inode
+            }
+            _ = try content.withView { try volume.fileSystem.write(file, at: 0, $0) }
+            files.append(file)
+        }
+        try volume.checkpoint()
+        let tree = Int(try Checker.check(volume).nodes)
+        for number in 0..<60 {
+            try volume.snapshotStore.create(SnapshotLabel(name: Array("s\(number)".utf8)))
+            _ = try [UInt8(number)].withView {
+                try volume.fileSystem.write(files[number * 7], at: 0, $0)
+            }
+        }
+        try volume.close()
+        var before = device.nodeReads
+        let report = try Checker.check(device, modules: .standard)
+        #expect(report.isClean)
+        let reads = device.nodeReads - before
+        #expect(reads > 2 * tree && reads <= 2 * Int(report.nodes) + tree + 8, "\(reads)")
+
+        volume = try Volume.open(device, modules: .standard, options: CrashRun.openOptions)
+        let store = volume.snapshotStore
+        let (old, new) = (Array("s10".utf8), Array("s50".utf8))
+        _ = try StreamSender.run(store, new, from: old, output: nil)
+        before = device.nodeReads
+        #expect(try store.difference(from: old, to: new).count == 40)
+        let once = device.nodeReads - before
+        before = device.nodeReads
+        _ = try StreamSender.run(store, new, from: old, output: nil)
+        #expect(device.nodeReads - before <= once + 4, "\(device.nodeReads - before), \(once)")
+        try volume.close()
+    }
 }

@@ -63,9 +63,8 @@ internal import Testing
         try volume.unmount()
         try volume.mount(options: "head=work")
         #expect(try String(contentsOfFile: file, encoding: .utf8) == "monday\nclone\n")
-        // A snapshot would be one of another tree than what is seen; what is in use stays.
+        // What is in use stays.
         let shown = volume.directory.path
-        #expect(try AegisCommand.run("snapshot", "create", shown, "unseen").exitCode == 11)
         #expect(try AegisCommand.run("snapshot", "delete", shown, "work", "--yes").exitCode == 11)
         #expect(try String(contentsOfFile: file, encoding: .utf8) == "monday\nclone\n")
         try volume.unmount()
@@ -91,6 +90,139 @@ internal import Testing
             let volume = try MountedVolume(device: device, in: folder)
             defer { volume.cleanUp() }
             try goThere(volume)
+        }
+    }
+
+    /// A clone is kept, compared, taken back and sent as the volume's own head is, mounted or not.
+    @Test(.enabled(if: TestMachine.canMount)) func clonesHaveSnapshots() throws {
+        try withVolume(size: "1G") { volume, _ in
+            let (target, live) = (volume.target, volume.directory.path)
+            let file = live + "/file"
+            func content() throws -> String { try String(contentsOfFile: file, encoding: .utf8) }
+            try volume.mount()
+            try shell("echo own > \(file)")
+            try AegisCommand.require("snapshot", "create", live, "base")
+            try AegisCommand.require("snapshot", "clone", live, "base", "work")
+            try shell("echo later > \(file)")
+            try volume.unmount()
+
+            try volume.mount(options: "head=work")
+            #expect(try AegisCommand.require("status", live).contains("shows clone work"))
+            // Written and not closed: its own syncfs brings it here.
+            try shell(
+                "exec 3>\(file); echo clone >&3; touch \(live)/new; "
+                    + "\(AegisCommand.requirePath()) snapshot create \(live) w1")
+            try shell("echo further > \(file); rm \(live)/new")
+            let changed = try AegisCommand.require("snapshot", "diff", live, "w1")
+            #expect(changed.contains("M  /file") && changed.contains("-  /new"), "\(changed)")
+            let all = try AegisCommand.require("snapshot", "diff", live, "base", "w1")
+            #expect(all.contains("+  /new"), "\(all)")
+            let versions = try AegisCommand.require(
+                "history", file, "--json")
+            #expect(versions.contains("\"size_bytes\":8"), "\(versions)")
+            // By the volume's name its own head is meant, by a clone's name the clone.
+            let own = try AegisCommand.require("snapshot", "diff", target, "base")
+            #expect(own.contains("M  /file") && !own.contains("/new"), "\(own)")
+            try AegisCommand.require("snapshot", "create", target, "own2")
+            #expect(
+                try AegisCommand.require("snapshot", "diff", target, "own2", "--head", "work")
+                    .contains("M  /file"))
+            #expect(
+                try AegisCommand.run("snapshot", "create", live, "x", "--head", "none").exitCode
+                    == 10)
+            let tree = try AegisCommand.require("snapshot", "list", live, "--tree", "--no-header")
+                .split(separator: "\n").map(String.init)
+            #expect(tree.contains { $0.hasPrefix("  w1 ") }, "\(tree)")
+            #expect(
+                tree.contains { $0.hasPrefix("  work ") && $0.hasSuffix("mounted") }, "\(tree)")
+            // Under another name it still is what is mounted; so it is in a range, or a rule.
+            try AegisCommand.require("snapshot", "rename", live, "work", "renamed")
+            let delete = try AegisCommand.run("snapshot", "delete", live, "renamed", "--yes")
+            #expect(delete.exitCode == 11 && delete.errors.contains("is mounted on"))
+            try AegisCommand.require("snapshot", "rollback", live, "w1", "--yes")
+            #expect(try content() == "clone\n")
+            #expect(FileManager.default.fileExists(atPath: live + "/new"))
+            try shell("echo again > \(file)")
+            try AegisCommand.require("restore", file, "--from", "base", "--force")
+            #expect(try content() == "own\n")
+            try shell(
+                "\(AegisCommand.requirePath()) send \(live) w1 -q > \(live)/../stream")
+            try volume.unmount()
+            #expect(try volume.check().exitCode == 0)
+
+            // The same on a volume that is not mounted.
+            try AegisCommand.require("snapshot", "create", target, "w2", "--head", "renamed")
+            #expect(
+                try AegisCommand.require("snapshot", "diff", target, "w2", "--head", "renamed")
+                    .isEmpty)
+            try AegisCommand.require(
+                "snapshot", "rollback", target, "w1", "--head", "renamed", "--yes")
+            let back = try AegisCommand.require(
+                "snapshot", "diff", target, "w1", "--head", "renamed")
+            #expect(back.isEmpty, "\(back)")
+            #expect(
+                try AegisCommand.require("history", target, "/new", "--head", "renamed")
+                    .contains("(now)"))
+            #expect(!(try AegisCommand.require("history", target, "/new").contains("(now)")))
+            try volume.mount(options: "snapshot=w1")
+            #expect(try AegisCommand.require("status", live).contains("shows snapshot w1"))
+            #expect(try AegisCommand.run("snapshot", "create", live, "unseen").exitCode == 11)
+            #expect(
+                try AegisCommand.run("snapshot", "delete", live, "base..w1", "--yes").exitCode
+                    == 11)
+            try volume.unmount()
+            try volume.mount()
+            #expect(try content() == "later\n")
+            try volume.unmount()
+            #expect(try volume.check().exitCode == 0)
+        }
+    }
+
+    /// Names that a shell or a terminal would take for something else, and ranges that are none.
+    @Test(.enabled(if: TestMachine.canMount)) func namesAreSeenAsTheyAre() throws {
+        try withVolume(size: "1G") { volume, _ in
+            let target = volume.target
+            for name in ["first", "it's", "(head)", "two\nlines", "s1..s3", "\u{1B}[31mred"] {
+                try AegisCommand.require("snapshot", "create", target, name)
+            }
+            let list = try AegisCommand.require("snapshot", "list", target, "--no-header")
+            let names = list.split(separator: "\n").map { $0.prefix { $0 != " " } }
+            #expect(
+                names == [
+                    "first", "'it'\\''s'", "'(head)'", "'two'$'\\n''lines'", "s1..s3",
+                    "$'\\033''[31mred'", "(head)",
+                ], "\(list)")
+            let dry = try AegisCommand.require(
+                "snapshot", "prune", target, "--keep-last", "1",
+                "--dry-run")
+            #expect(dry.contains("'two'$'\\n''lines'") && dry.contains("would delete 5 snapshots"))
+            let short = try AegisCommand.run(
+                "snapshot", "prune", target, "--free", "1G", "--dry-run")
+            #expect(short.exitCode == 0 && short.errors.contains("cannot be reached"))
+
+            let reversed = try AegisCommand.run(
+                "snapshot", "delete", target, "s1..s3..first", "(head)..first", "--yes")
+            #expect(
+                reversed.exitCode == 10
+                    && reversed.errors.contains("no snapshot s1..s3..first, '(head)..first'"),
+                "\(reversed.errors)")
+            let turned = try AegisCommand.run(
+                "snapshot", "delete", target, "(head)..first", "--yes")
+            #expect(turned.errors.contains("the older one comes first: first..'(head)'"))
+            try AegisCommand.require("snapshot", "hold", target, "it's")
+            let held = try AegisCommand.run(
+                "snapshot", "delete", target, "first..(head)", "--yes")
+            #expect(held.exitCode == 11 && held.errors.contains("protected: 'it'\\''s'"))
+            let escape = try AegisCommand.run("snapshot", "delete", target, "\u{1B}[2J", "--yes")
+            #expect(escape.exitCode == 10 && !escape.errors.contains("\u{1B}"))
+            try AegisCommand.require("snapshot", "clone", target, "first", "(head)2")
+            try AegisCommand.require("snapshot", "rename", target, "(head)", "was")
+            try AegisCommand.require("snapshot", "rename", target, "(head)2", "(head)")
+            #expect(
+                try AegisCommand.require("snapshot", "list", target, "--no-header")
+                    .split(separator: "\n").contains { $0.hasPrefix("'(head)'") })
+            try AegisCommand.require("snapshot", "delete", target, "s1..s3", "--yes")
+            #expect(!(try AegisCommand.require("snapshot", "list", target).contains("s1..s3")))
         }
     }
 

@@ -87,7 +87,7 @@ internal import Testing
         var trees: [UInt64: Set<UInt64>] = [:]
         for node in store.allNodes() {
             if node.record.kind == .head, node.record.head == .head {
-                try volume.withPresent { (held) throws(FSError) in
+                try volume.withPresent(of: .head) { (held) throws(FSError) in
                     trees[node.record.id] = (try? Self.blocks(volume, held.root)) ?? []
                 }
             } else if let root = try store.durableRecord(node).root {
@@ -176,9 +176,9 @@ internal import Testing
         #expect(try Checker.check(volume).isClean)
     }
 
-    /// What is said to come back still is what comes back, at no more than the rate that was asked for; and
-    /// deleting very many costs in proportion.
-    @Test func whatIsStillToComeBackIsTold() throws {
+    /// What is said to come back still is what comes back, at no more than the rate that was asked for, or
+    /// that is the volume's; and deleting very many costs in proportion.
+    @Test(arguments: [false, true]) func whatIsStillToComeBackIsTold(isOfVolume: Bool) throws {
         let device = MemoryBlockDevice(byteCount: 512 << 20)
         _ = try VolumeFormatter.format(device, modules: .standard, options: FormatOptions())
         let volume = try Volume.open(device, modules: .standard, options: CrashRun.openOptions)
@@ -201,7 +201,13 @@ internal import Testing
         let pending = try store.blocksToGive()
         #expect(pending.blocks == said.blocks && pending.isComplete && said.blocks >= 17 << 8)
         let given = store.givenBlocks
-        store.sweepRate = 40 << 20
+        if isOfVolume {
+            let property = try #require(Property.named("sweep-rate"))
+            try files.setProperty(property, of: .root, "40M")
+            #expect(try files.property(property, of: .root).value == "40M")
+        } else {
+            store.sweepRate = 40 << 20
+        }
         let start = monotonicNanoseconds()
         try store.sweep()
         let seconds = Double(monotonicNanoseconds() - start) / 1e9

@@ -259,7 +259,18 @@ public final class SnapshotSession {
     /// Every head and every snapshot shows what it must, and the check finds nothing.
     public func verify() throws {
         trace.append("verify")
-        for id in headIDs { try heads[id]?.session.compareTrees() }
+        for (id, head) in heads {
+            try head.session.compareTrees()
+            // What diff takes for the present is a checkpoint's state of that head.
+            let present = try volume.withPresent(of: id) { (held) throws(FSError) in
+                Result { try held.files.treeView() }
+            }
+            if let difference = try present.get().firstDifference(
+                fromExpected: head.session.model.view)
+            {
+                throw Failure(description: "the present of \(id.rawValue): \(difference)")
+            }
+        }
         for (name, model) in snapshots {
             let view = try volume.snapshotStore.files(of: name).treeView()
             if let difference = view.firstDifference(fromExpected: model.view) {

@@ -5,8 +5,6 @@ import os
 from machine import Unsupported, drop_caches, run
 from workloads import Stage, Workload, fsops, timed_call
 
-SNAPSHOTS = 10
-
 
 def unmounted(target, sizes):
     """Unmounts the volume and leaves nothing of it in memory."""
@@ -60,15 +58,16 @@ def volume(sizes, programs):
         run(programs["fsops"], "seqwrite", os.path.join(target.directory, "large"),
             str(sizes.mebibytes))
 
-    names = [f"s{number}" for number in range(SNAPSHOTS)]
-    snapshots = creating("snapshot create", "s", SNAPSHOTS, append_to)
+    count = 2 if sizes.smoke else 10
+    names = [f"s{number}" for number in range(count)]
+    snapshots = creating("snapshot create", "s", count, append_to)
     snapshots.needs = ("fill",)
     return [Stage(sizes.image_bytes, [
         Workload("fill", "files", lambda target: timed_call(sizes.files, fill, target)),
         mounting("mount", sizes),
         snapshots,
         Workload("snapshot delete", "snapshots",
-                 lambda target: timed_call(SNAPSHOTS, target.delete_snapshots, names),
+                 lambda target: timed_call(count, target.delete_snapshots, names),
                  needs=("fill", "snapshot create")),
         Workload("scrub", "MiB", lambda target: timed_call(
             sizes.mebibytes + sizes.files * 4 // 1024, target.scrub), needs=("fill",)),

@@ -1,21 +1,41 @@
 /// Nodes that are bad, in part or wholly, and what a repair does about them.
 extension CheckRun {
+    func tell(_ phase: String) {
+        progress(
+            CheckProgress(
+                phase: phase, done: visitedBlocks,
+                total: max(superblock.bitmapRoot.used, visitedBlocks)))
+    }
+
     /// Nothing, of the tree of a snapshot.
     func change(_ make: (TreeID) -> Remedy) -> [Remedy] { scope.tree.map { [make($0)] } ?? [] }
 
-    /// `NodeStore.read` is content with one good copy; here each is looked at.
-    func checkReplicas(_ expected: NodeValidator.Expectation) {
-        for index in 0..<expected.pointer.replicas.count {
-            let place = expected.pointer.replicas[index]
+    /// Reads a node that was not looked at yet. `NodeStore.read` is content with one good copy; here
+    /// those behind it are compared with it.
+    func readOwn(_ expected: NodeValidator.Expectation) throws(FSError) -> Page {
+        var bad: [FSError] = []
+        let page = try nodes.read(expected) { bad.append($0) }
+        for index in bad.count + 1..<max(bad.count + 1, expected.pointer.replicas.count) {
+            let offset = expected.pointer.replicas[index].block << 12
             let buffer = ByteBuffer(count: DiskFormat.nodeSize)
-            let page = NodePage(buffer.bytes)
             do throws(FSError) {
-                try device.read(into: buffer.bytes, at: place.block << 12)
-                guard page.has(expected.pointer.checksum, by: nodes.checksum) else {
-                    throw .corrupt(Corruption(.node, at: place.block << 12, "checksum mismatch"))
+                try device.read(into: buffer.bytes, at: offset)
+                guard buffer.view.equals(page.node.view) else {
+                    throw .corrupt(Corruption(.node, at: offset, "checksum mismatch"))
                 }
-            } catch { report(.nodeReplicaBad, "\(error)", .heal(scope.tree, expected)) }
+            } catch { bad.append(error) }
         }
+        for error in bad { report(.nodeReplicaBad, "\(error)", .heal(scope.tree, expected)) }
+        recent.put(page, expected)
+        return page
+    }
+
+    /// A node that a comparison of two trees comes to: mostly one that was just looked at.
+    func readAgain(_ expected: NodeValidator.Expectation) throws(FSError) -> Page {
+        if let page = recent.page(expected) { return page }
+        let page = try nodes.read(expected)
+        recent.put(page, expected)
+        return page
     }
 
     func reportUnreadable(_ expected: NodeValidator.Expectation, _ error: FSError) {

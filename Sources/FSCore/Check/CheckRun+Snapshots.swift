@@ -115,29 +115,42 @@ extension CheckRun {
 
     func checkTrees() {
         checkTable()
-        let records = table.records.values.sorted { $0.id < $1.id }
-        for record in records {
+        let deadlists = heldEntries()
+        for record in table.records.values.sorted(by: { $0.id < $1.id }) {
             if shouldStop() { return }
-            guard let root = root(of: record) else { continue }
-            var scope = Scope()
-            scope.limit = epoch(of: record.parent)
-            scope.isHead = record.kind == .head
-            scope.tree = record.kind == .head ? record.head : nil
-            if table.isEnding(record) { scope.from = record.progress }
-            if scope.from == .maximum || !scope.isHead && root.birth <= scope.limit { continue }
-            counts = TreeCounts()
-            inodes = [:]
-            orphans = []
-            withoutRecord = []
-            walk(root, scope)
-            guard scope.isHead, !shouldStop() else { continue }
-            tell("names")
-            let isDefault = record.head == .head
-            self.scope.tree = record.head
-            defer { self.scope = Scope() }
-            checkInodes(isDefault ? superblock.headCounts : record.counts, isDefault: isDefault)
+            checkTree(of: record)
+            // The nodes in which it differs from its parent were read a moment ago.
+            if !hasUnreadableNodes, !table.isEnding(record), !shouldStop() {
+                checkDeadlist(of: record, deadlists[record.id] ?? [])
+            }
         }
-        checkDeadlists(records)
+        checkGarbage()
+        if !hasUnreadableNodes {
+            for finding in deadlistFindings {
+                report(finding.issue, finding.message, finding.remedies)
+            }
+        }
+    }
+
+    private func checkTree(of record: SnapshotRecord) {
+        guard let root = root(of: record) else { return }
+        var scope = Scope()
+        scope.limit = epoch(of: record.parent)
+        scope.isHead = record.kind == .head
+        scope.tree = record.kind == .head ? record.head : nil
+        if table.isEnding(record) { scope.from = record.progress }
+        if scope.from == .maximum || !scope.isHead && root.birth <= scope.limit { return }
+        counts = TreeCounts()
+        inodes = [:]
+        orphans = []
+        withoutRecord = []
+        walk(root, scope)
+        guard scope.isHead, !shouldStop() else { return }
+        tell("names")
+        let isDefault = record.head == .head
+        self.scope.tree = record.head
+        defer { self.scope = Scope() }
+        checkInodes(isDefault ? superblock.headCounts : record.counts, isDefault: isDefault)
     }
 
     private func root(of record: SnapshotRecord) -> NodePointer? {
@@ -202,7 +215,17 @@ extension CheckRun {
 
     // MARK: Deadlists
 
-    private func checkDeadlists(_ records: [SnapshotRecord]) {
+    /// Whether an entry is garbage that the sweeper has not come to.
+    private func isGarbage(_ entry: DeadlistRecord, of owner: SnapshotRecord) -> Bool {
+        entry.birth > epoch(of: owner.parent)
+    }
+
+    private func owner(of entry: DeadlistRecord) -> SnapshotRecord? {
+        table.records[table.owners[entry.segment] ?? entry.segment]
+    }
+
+    /// What deadlists hold, by the nodes that have them.
+    private func heldEntries() -> [UInt64: [DeadlistRecord]] {
         for (segment, owner) in table.owners {
             if table.records[owner] == nil || table.records[segment] != nil {
                 report(
@@ -212,35 +235,40 @@ extension CheckRun {
         }
         var held: [UInt64: [DeadlistRecord]] = [:]
         for entry in table.entries {
-            let id = table.owners[entry.segment] ?? entry.segment
-            guard let owner = table.records[id] else {
+            guard let owner = owner(of: entry) else {
                 report(
                     .deadlistWrong, "segment \(entry.segment) is nobody's",
                     .delete(.volume, entry.key))
                 continue
             }
-            if entry.birth > epoch(of: owner.parent) {
-                // Garbage that the sweeper has not come to.
-                for _ in 0..<entry.references { markReference(entry.run, .deadlist(entry.key)) }
-            } else {
-                held[id, default: []].append(entry)
-            }
+            if !isGarbage(entry, of: owner) { held[owner.id, default: []].append(entry) }
         }
-        guard !hasUnreadableNodes else { return }
-        tell("deadlists")
-        for record in records where !table.isEnding(record) {
-            if shouldStop() { return }
-            let entries = held[record.id] ?? []
-            guard let parent = table.records[record.parent] else {
-                if let entry = entries.first {
-                    report(
-                        .deadlistWrong, "node \(record.id): block \(entry.run.start.block)",
-                        .deadlist(old: entries.map(\.key), new: []))
-                }
-                continue
-            }
-            compare(record, with: parent, entries)
+        return held
+    }
+
+    /// Behind all trees: of a block that a tree and garbage have, the garbage is wrong.
+    private func checkGarbage() {
+        for entry in table.entries {
+            guard let owner = owner(of: entry), isGarbage(entry, of: owner) else { continue }
+            for _ in 0..<entry.references { markReference(entry.run, .deadlist(entry.key)) }
         }
+    }
+
+    private func checkDeadlist(of record: SnapshotRecord, _ entries: [DeadlistRecord]) {
+        guard let parent = table.records[record.parent] else {
+            if let entry = entries.first {
+                noteWrong(
+                    "node \(record.id): block \(entry.run.start.block)",
+                    [.deadlist(old: entries.map(\.key), new: [])])
+            }
+            return
+        }
+        compare(record, with: parent, entries)
+    }
+
+    private func noteWrong(_ message: String, _ remedies: [Remedy]) {
+        deadlistFindings.append(
+            CheckFinding(issue: .deadlistWrong, message: message, remedies: remedies))
     }
 
     /// References that a node has no more, by three ways of adding up: each block of each birth that
@@ -268,7 +296,8 @@ extension CheckRun {
             }
         }
         do throws(FSError) {
-            try TreeComparison(nodes).run(old: old, new: new) { (difference) throws(FSError) in
+            try TreeComparison(read: readAgain).run(old: old, new: new) {
+                (difference) throws(FSError) in
                 switch difference {
                 case .node(let side, let pointer):
                     for index in 0..<pointer.replicas.count {
@@ -298,8 +327,7 @@ extension CheckRun {
             }
             guard sum != 0 else { continue }
             let reborn = reborn(elders, right, record.head)
-            report(
-                .deadlistWrong,
+            noteWrong(
                 "node \(record.id): block \(edge.at & BlockAddress.blockMask), born in "
                     + "\(edge.birth.rawValue), is \(sum > 0 ? "missing" : "too often there")",
                 [.deadlist(old: entries.map(\.key), new: deadlist(of: record.id, right))] + reborn)

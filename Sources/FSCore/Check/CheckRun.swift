@@ -8,7 +8,7 @@ final class CheckRun {
     private let nameHash: any NameHash
     private let findingLimit: Int
     private let isCancelled: () -> Bool
-    private let progress: (CheckProgress) -> Void
+    let progress: (CheckProgress) -> Void
     let leaf: (UInt64) throws(FSError) -> ByteBuffer
 
     var result = CheckReport()
@@ -29,6 +29,9 @@ final class CheckRun {
     var counts = TreeCounts()
     var scope = Scope()
     var table = SnapshotTable()
+    let recent = RecentNodes()
+    /// What deadlists have wrong; only of trees that can be read it is known.
+    var deadlistFindings: [CheckFinding] = []
 
     /// Which part of a tree is being walked.
     struct Scope {
@@ -129,13 +132,6 @@ final class CheckRun {
         self.scope = Scope()
     }
 
-    func tell(_ phase: String) {
-        progress(
-            CheckProgress(
-                phase: phase, done: visitedBlocks,
-                total: max(superblock.bitmapRoot.used, visitedBlocks)))
-    }
-
     // MARK: Trees
 
     private func walk(_ expected: NodeValidator.Expectation) {
@@ -168,15 +164,12 @@ final class CheckRun {
         guard isFresh, !shouldStop() else { return }
         let page: Page
         do throws(FSError) {
-            page = try nodes.read(expected)
+            page = try pointer.birth > scope.limit ? readOwn(expected) : readAgain(expected)
         } catch {
             reportUnreadable(expected, error)
             return
         }
-        if pointer.birth > scope.limit {
-            checkReplicas(expected)
-            result.nodes += 1
-        }
+        if pointer.birth > scope.limit { result.nodes += 1 }
         if result.nodes % 256 == 0 { tell("trees") }
         if page.level == 0 {
             for index in 0..<page.node.count {
@@ -185,7 +178,14 @@ final class CheckRun {
             return
         }
         for index in 0..<page.node.count {
-            var reader = ByteReader(page.node.value(index), .node, at: pointer.address.block << 12)
+            let value = page.node.value(index)
+            // Most of what a snapshot's node leads to is of another's walk.
+            if !scope.isHead,
+                BirthEpoch(value.u64(NodePointer.birthOffset)) <= scope.limit
+            {
+                continue
+            }
+            var reader = ByteReader(value, .node, at: pointer.address.block << 12)
             guard let child = try? NodePointer(&reader) else { continue }
             walk(
                 NodeValidator.Expectation(

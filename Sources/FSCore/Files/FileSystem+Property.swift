@@ -38,7 +38,7 @@ public struct Property: Sendable {
     /// What takes a value away again.
     public static let unset = "default"
 
-    public static let all = [compression, copies, deduplication, scrubInterval]
+    public static let all = [compression, copies, deduplication, scrubInterval, sweepRate]
 
     /// Whether it can be set to a text.
     public func takes(_ text: String) -> Bool {
@@ -99,8 +99,16 @@ public struct Property: Sendable {
         name: "scrub-interval", summary: "how often a mounted volume scrubs itself",
         values: "never, or a number with s, m, h, d or w",
         place: .volume(
-            number: 1, show: { $0 == 0 ? "never" : Duration.show($0) },
-            parse: { $0 == "never" ? 0 : Duration.parse($0) }, inherited: 0))
+            number: 1, show: { $0 == 0 ? "never" : Quantity.seconds.show($0) },
+            parse: { $0 == "never" ? 0 : Quantity.seconds.parse($0) }, inherited: 0))
+
+    /// How many bytes a second deleted snapshots give back at most; 0 without a limit.
+    package static let sweepRate = Property(
+        name: "sweep-rate", summary: "how much deleted snapshots give back in a second",
+        values: "all, or a number with B, K, M or G",
+        place: .volume(
+            number: 2, show: { $0 == 0 ? "all" : Quantity.bytes.show($0) },
+            parse: { $0 == "all" ? 0 : Quantity.bytes.parse($0) }, inherited: 0))
 
     /// Of a property of the volume.
     public var settingNumber: UInt64? {
@@ -217,25 +225,30 @@ extension FileSystem {
     }
 }
 
-/// Durations in text: a whole number and a unit.
-private enum Duration {
-    private static let units: [(suffix: Character, seconds: UInt64)] = [
-        ("w", 604_800), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1),
-    ]
-    /// A hundred years.
-    private static let maximum: UInt64 = 100 * 365 * 86400
+/// Durations and sizes in text: a whole number and a unit.
+private struct Quantity: Sendable {
+    private let units: [(suffix: Character, size: UInt64)]
+    private let maximum: UInt64
 
-    static func parse(_ text: String) -> UInt64? {
+    /// Up to a hundred years.
+    static let seconds = Quantity(
+        units: [("w", 604_800), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1)],
+        maximum: 100 * 365 * 86400)
+    /// Up to a pebibyte.
+    static let bytes = Quantity(
+        units: [("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10), ("B", 1)], maximum: 1 << 50)
+
+    func parse(_ text: String) -> UInt64? {
         guard let unit = units.first(where: { $0.suffix == text.last }),
-            let number = UInt64(text.dropLast()), number > 0, number <= maximum / unit.seconds
+            let number = UInt64(text.dropLast()), number > 0, number <= maximum / unit.size
         else { return nil }
-        return number * unit.seconds
+        return number * unit.size
     }
 
-    static func show(_ seconds: UInt64) -> String {
-        for unit in units where seconds % unit.seconds == 0 {
-            return "\(seconds / unit.seconds)\(unit.suffix)"
+    func show(_ value: UInt64) -> String {
+        for unit in units where value % unit.size == 0 {
+            return "\(value / unit.size)\(unit.suffix)"
         }
-        return "\(seconds)s"
+        return "\(value)"
     }
 }

@@ -97,7 +97,8 @@ extension FileSystem {
 
     /// What was born until then a snapshot has, too, and keeps when a file drops it.
     func snapshotEpoch() throws(FSError) -> BirthEpoch {
-        try volume.reading { tree.parentEpoch }
+        if isReadOnly { return BirthEpoch(.max) }
+        return try volume.reading { tree.parentEpoch }
     }
 
     /// Where a reference to shared blocks begins or ends.

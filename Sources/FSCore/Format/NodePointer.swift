@@ -20,6 +20,8 @@ public struct NodePointer: Equatable, Sendable {
 
     /// Where the sequence lies inside an encoded pointer.
     static let sequenceOffset = 4
+    /// Where the birth lies inside an encoded pointer.
+    static let birthOffset = 12
     /// Where the first address lies inside an encoded pointer.
     static let addressOffset = 20
     static let maximumByteCount = 20 + 8 * DiskFormat.maximumReplicas + 32

@@ -6,6 +6,8 @@
 ///
 /// - Invariant: no access leaves `0 ..< count`. Readers of *untrusted* bytes use `ByteReader`,
 ///   which throws; the subscripting accessors here trap, and are for offsets that were validated.
+internal import Glibc
+
 @safe
 public struct ByteView {
     @usableFromInline let base: UnsafeRawPointer
@@ -46,10 +48,9 @@ public struct ByteView {
         return unsafe ByteView(base: base + offset, count: count)
     }
 
-    @inlinable
     public func equals(_ other: ByteView) -> Bool {
         guard count == other.count else { return false }
-        return unsafe unsafeBytes.elementsEqual(other.unsafeBytes)
+        return unsafe memcmp(base, other.base, count) == 0
     }
 
     /// Whether the bytes begin with those of an ASCII text.

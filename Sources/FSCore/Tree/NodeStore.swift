@@ -82,7 +82,11 @@ package final class NodeStore: @unchecked Sendable {
 
     /// Reads and verifies a node, past the cache; copies found bad on the way are healed. The caller
     /// holds a read epoch.
-    package func read(_ expected: NodeValidator.Expectation) throws(FSError) -> Page {
+    ///
+    /// - Parameter whenBad: hears of each copy that was passed over.
+    package func read(
+        _ expected: NodeValidator.Expectation, whenBad: (FSError) -> Void = { _ in }
+    ) throws(FSError) -> Page {
         let pointer = expected.pointer
         let buffer = ByteBuffer(count: DiskFormat.nodeSize)
         let page = Page(
@@ -101,6 +105,7 @@ package final class NodeStore: @unchecked Sendable {
                 return page
             } catch {
                 errors.record(error)
+                whenBad(error)
                 bad.append(offset)
                 failure = failure ?? error
             }

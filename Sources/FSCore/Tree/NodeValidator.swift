@@ -12,7 +12,7 @@ package struct NodeValidator {
     static let outOfRange = "keys outside of the parent's range"
 
     /// What the parent states of a child.
-    package struct Expectation {
+    package struct Expectation: Equatable {
         package var pointer: NodePointer
         package var tree: TreeKind
         /// Keys of the child are in `lower ..< upper`; nil is no bound.

@@ -20,18 +20,24 @@ package struct TreeComparison {
         case item(Key, old: ByteView?, new: ByteView?)
     }
 
-    private let nodes: NodeStore
-    private let volume: Volume?
+    typealias Read = (NodeValidator.Expectation) throws(FSError) -> Page
+    private let read: Read
 
-    /// For a caller that holds a read epoch.
-    init(_ nodes: NodeStore) {
-        self.nodes = nodes
-        volume = nil
-    }
-    /// Each node is read in an epoch of its own; the caller sees to it that both roots stay.
+    /// - Parameter read: gives a node as the expectation says; it holds a read epoch.
+    init(read: @escaping Read) { self.read = read }
+
+    /// Each node is read in an epoch of its own; the caller sees to it that all roots stay as long as it
+    /// uses this. Several walks read what they have in common once, if it is not too much.
     package init(_ volume: Volume) {
-        nodes = volume.nodes
-        self.volume = volume
+        let recent = RecentNodes()
+        read = { (expected) throws(FSError) in
+            if let page = recent.page(expected) { return page }
+            let token = volume.epochs.enter()
+            defer { volume.leave(token) }
+            let page = try volume.nodes.read(expected)
+            recent.put(page, expected)
+            return page
+        }
     }
 
     /// Compares two roots of one kind of tree; nil is an empty one.
@@ -39,8 +45,8 @@ package struct TreeComparison {
         old: NodePointer?, new: NodePointer?,
         _ body: (Difference) throws(FSError) -> Void
     ) throws(FSError) {
-        var old = Cursor(nodes, volume, old)
-        var new = Cursor(nodes, volume, new)
+        var old = Cursor(read, old)
+        var new = Cursor(read, new)
         while true {
             switch (old.place, new.place) {
             case (nil, nil): return
@@ -50,8 +56,7 @@ package struct TreeComparison {
                 switch (a, b) {
                 case (.node(let first), .node(let second)):
                     if first.pointer.address == second.pointer.address {
-                        old.skip()
-                        new.skip()
+                        Cursor.skipShared(&old, &new)
                     } else if first.pointer.level != second.pointer.level {
                         if first.pointer.level > second.pointer.level {
                             try advance(&old, .old, a, body)
@@ -122,15 +127,13 @@ package struct TreeComparison {
             var expected: NodeValidator.Expectation
             var index: Int
         }
-        private let nodes: NodeStore
-        private let volume: Volume?
+        private let read: Read
         private var root: NodeValidator.Expectation?
         private var levels: [Level] = []
         private(set) var place: Place?
 
-        init(_ nodes: NodeStore, _ volume: Volume?, _ root: NodePointer?) {
-            self.nodes = nodes
-            self.volume = volume
+        init(_ read: @escaping Read, _ root: NodePointer?) {
+            self.read = read
             self.root = root.map {
                 NodeValidator.Expectation(pointer: $0, tree: .files, lower: nil, upper: nil)
             }
@@ -146,19 +149,32 @@ package struct TreeComparison {
         mutating func open() throws(FSError) {
             guard case .node(let expected) = place else { return }
             root = nil
-            let token = volume?.epochs.enter()
-            defer { if let token { volume?.leave(token) } }
-            levels.append(Level(page: try nodes.read(expected), expected: expected, index: 0))
+            levels.append(Level(page: try read(expected), expected: expected, index: 0))
             try settle()
         }
 
+        /// Passes by the node in front, which both have, and by those right behind it that both have.
+        static func skipShared(_ old: inout Cursor, _ new: inout Cursor) {
+            var count = 1
+            if let one = old.levels.last, let other = new.levels.last {
+                let limit = min(
+                    one.page.node.count - one.index, other.page.node.count - other.index)
+                func address(_ level: Level) -> UInt64 {
+                    level.page.node.value(level.index + count).u64(NodePointer.addressOffset)
+                }
+                while count < limit, address(one) == address(other) { count += 1 }
+            }
+            old.skip(count)
+            new.skip(count)
+        }
+
         /// Passes by what is in front. The node behind it was validated with its parent.
-        mutating func skip() {
+        mutating func skip(_ count: Int = 1) {
             guard !levels.isEmpty else {
                 place = nil
                 return
             }
-            levels[levels.count - 1].index += 1
+            levels[levels.count - 1].index += count
             do throws(FSError) { try settle() } catch {
                 preconditionFailure("a validated node has pointers only: \(error)")
             }

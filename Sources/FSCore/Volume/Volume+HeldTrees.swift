@@ -12,16 +12,20 @@ extension Volume {
         }
     }
 
-    /// Lends the default head as it is in a checkpoint made now.
+    /// Lends a head as it is in a checkpoint made now, or in a later one. Throws `.noSuchEntry` if there
+    /// is no such head.
     package func withPresent<R>(
-        _ body: (HeldTree) throws(FSError) -> R
+        of head: TreeID, _ body: (HeldTree) throws(FSError) -> R
     ) throws(FSError) -> R {
         let view = try openConsistentView()
+        // What any checkpoint from now on refers to is not handed out again meanwhile.
         defer { leave(view.token) }
+        guard
+            let (root, counts) = treeLock.shared({ tree(head).map { ($0.durableRoot, $0.counts) } })
+        else { throw .noSuchEntry }
         let record = SnapshotRecord(
-            id: SnapshotRecord.firstID, kind: .head, parent: 0, epoch: BirthEpoch(0), head: .head,
-            created: .now(), counts: view.superblock.headCounts, uuid: .none)
-        let root = view.superblock.headRoot
+            id: SnapshotRecord.firstID, kind: .head, parent: 0, epoch: BirthEpoch(0), head: head,
+            created: .now(), counts: counts, uuid: .none)
         return try body(HeldTree(root: root, files: try files(ofRoot: root, record)))
     }
 

@@ -27,13 +27,14 @@ public struct PathChange: Equatable, Sendable {
 }
 
 extension Snapshots {
-    /// The differences from snapshot `old` to snapshot `new`, or to the default head as it is now, in the
-    /// order of their paths.
+    /// The differences from snapshot `old` to snapshot `new`, or to a head as it is now, in the order of
+    /// their paths.
     ///
     /// Throws `.noSuchEntry` if there is no such snapshot, `.interrupted` if it was cancelled. Memory: some
     /// 100 bytes for each path and inode that differs.
     public func difference(
-        from old: [UInt8], to new: [UInt8]?, isCancelled: () -> Bool = { false }
+        from old: [UInt8], to new: [UInt8]?, of head: TreeID = .head,
+        isCancelled: () -> Bool = { false }
     ) throws(FSError) -> [PathChange] {
         try withTree(old) { (before) throws(FSError) in
             func compare(_ after: Volume.HeldTree) throws(FSError) -> [PathChange] {
@@ -42,7 +43,7 @@ extension Snapshots {
                 return try walk.changes()
             }
             if let new { return try withTree(new, compare) }
-            return try volume.withPresent(compare)
+            return try volume.withPresent(of: head, compare)
         }
     }
 

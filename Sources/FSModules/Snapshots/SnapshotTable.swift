@@ -40,17 +40,18 @@ struct SnapshotTable {
     /// A table whose nodes know their parents, labels and segments already, but not their children.
     init(loaded: [UInt64: Node]) {
         nodes = loaded
+        idsByName.reserveCapacity(loaded.count)
+        var deleted: [UInt64] = []
         for (id, node) in loaded {
             if let name = node.label?.name { idsByName[name] = id }
             for segment in node.adopted { owners[segment] = id }
             if node.record.kind == .head { heads.insert(id) }
             if node.record.parent != 0 { nodes[node.record.parent]?.children.insert(id) }
-            if node.record.isDeleted { deletedCount += 1 }
+            if node.record.isDeleted { deleted.append(id) }
         }
-        for id in nodes.keys.sorted() {
-            unswept.insert(id)
-            classify(id)
-        }
+        deletedCount = deleted.count
+        unswept = OrderedIDs(loaded.keys)
+        for id in deleted { classify(id) }
     }
 
     private mutating func classify(_ id: UInt64) {
@@ -116,8 +117,10 @@ struct SnapshotTable {
 
 /// Ids in their order, of which the greatest is taken first.
 struct OrderedIDs {
-    private var ids: [UInt64] = []
+    private var ids: [UInt64]
     var last: UInt64? { ids.last }
+
+    init(_ ids: some Sequence<UInt64> = []) { self.ids = ids.sorted() }
 
     mutating func insert(_ id: UInt64) { set(id, true) }
 

@@ -67,6 +67,14 @@ extension Snapshots {
         }
     }
 
+    /// What is known of one without looking at deadlists.
+    public func namedFigures(_ name: [UInt8]) -> SnapshotFigures? {
+        guard let node = node(named: name) else { return nil }
+        var figures = SnapshotFigures(record: node.record, label: node.label)
+        figures.parentName = self.node(node.record.parent)?.label?.name
+        return figures
+    }
+
     /// Blocks that come back when all of these go together: an upper bound with shared blocks. Not complete
     /// if one of them has nothing that goes on from it, for then only a walk of its tree could tell.
     public func blocksFreed(
@@ -118,10 +126,17 @@ extension Snapshots {
     /// Blocks that deleted snapshots have given back since the volume was opened.
     public var givenBlocks: UInt64 { sweeper.givenBlocks }
 
-    /// Bytes a second that are given back at most, until all that waits now is done; 0 for no limit.
+    /// Bytes a second that are given back at most, until all that waits now is done; 0 for what the volume's
+    /// property says.
     public var sweepRate: UInt64 {
         get { sweeper.rate }
         set { sweeper.rate = newValue }
+    }
+
+    /// What holds just now; 0 for no limit.
+    var presentRate: UInt64 {
+        if sweeper.rate > 0 { return sweeper.rate }
+        return (try? volume.setting(Property.sweepRate.settingNumber ?? 0)) ?? 0
     }
 
     /// Blocks of deleted snapshots that are still to come back, as far as deadlists have them: not complete

@@ -10,7 +10,7 @@ public struct FileVersion: Equatable, Sendable {
     public var modified: Timestamp
     /// The snapshots that have it, in the order of creation.
     public var snapshots: [[UInt8]] = []
-    /// The default head has it now.
+    /// The head has it now.
     public var isPresent = false
 }
 
@@ -21,7 +21,7 @@ extension Snapshots {
     ///
     /// Costs a look-up of the path in each snapshot.
     public func history(
-        of path: String, isCancelled: () -> Bool = { false }
+        of path: String, in head: TreeID = .head, isCancelled: () -> Bool = { false }
     ) throws(FSError) -> [FileVersion] {
         var versions: [FileVersion] = []
         let nodes = allNodes().filter { $0.record.kind == .snapshot && $0.label != nil }
@@ -41,7 +41,8 @@ extension Snapshots {
             } catch .noSuchEntry { continue } catch .notDirectory { continue }
         }
         do throws(FSError) {
-            try add(try version(path, in: volume.fileSystem), &versions) { $0.isPresent = true }
+            guard let files = try volume.files(of: head) else { throw .noSuchEntry }
+            try add(try version(path, in: files), &versions) { $0.isPresent = true }
         } catch .noSuchEntry {} catch .notDirectory {}
         return versions
     }

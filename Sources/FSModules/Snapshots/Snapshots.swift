@@ -59,6 +59,8 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
         }
     }
     public func label(of name: [UInt8]) -> SnapshotLabel? { node(named: name)?.label }
+    /// Of a snapshot or clone.
+    public func record(named name: [UInt8]) -> SnapshotRecord? { node(named: name)?.record }
     public func isSnapshot(_ name: [UInt8]) -> Bool { node(named: name)?.record.kind == .snapshot }
     /// Deleted ones that hold space until the sweeper, or the end of a branch, gives it back.
     public var deletedCount: Int { lock.withLock { table.deletedCount } }
@@ -73,8 +75,18 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     }
     /// The node that a head is now.
     func node(of head: TreeID) -> Node? { headNodes().first { $0.record.head == head } }
-    /// The id of the node that the default head is now; another after each snapshot and rollback.
-    package var headID: UInt64? { node(of: .head)?.record.id }
+    /// The id of the node that a head is now; another after each snapshot and rollback.
+    public func nodeID(of head: TreeID) -> UInt64? { node(of: head)?.record.id }
+    /// The label of a head; the default one has none.
+    public func label(of head: TreeID) -> SnapshotLabel? { node(of: head)?.label }
+    public func label(ofNode id: UInt64) -> SnapshotLabel? { node(id)?.label }
+    /// The head that a clone is; nil if nothing that can be worked with has the name.
+    public func head(named name: [UInt8]) -> TreeID? {
+        guard let record = node(named: name)?.record, record.kind == .head,
+            !record.isBeingReceived
+        else { return nil }
+        return record.head
+    }
     public func isKnown(_ id: UInt64) -> Bool { lock.withLock { table.nodes[id] != nil } }
 
     func epoch(of id: UInt64) -> BirthEpoch { node(id)?.record.epoch ?? BirthEpoch(0) }
@@ -200,6 +212,7 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
 
     public func load() throws(FSError) {
         var found: [UInt64: Node] = [:]
+        found.reserveCapacity(Int(min(volume.nextSnapshotID, 1 << 14)))
         var labels: [(UInt64, SnapshotLabel)] = []
         var segments: [SegmentRecord] = []
         let layout = volume.diskLayout
@@ -355,10 +368,9 @@ extension Volume {
 extension Snapshots {
     /// The files of a clone; throws `.noSuchEntry` without such a clone.
     public func files(ofClone name: [UInt8]) throws(FSError) -> FileSystem {
-        guard let node = node(named: name), node.record.kind == .head,
-            !node.record.isBeingReceived,
-            let files = try volume.files(of: node.record.head)
-        else { throw .noSuchEntry }
+        guard let head = head(named: name), let files = try volume.files(of: head) else {
+            throw .noSuchEntry
+        }
         return files
     }
 

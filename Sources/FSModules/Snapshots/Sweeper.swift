@@ -165,7 +165,7 @@ extension Snapshots {
                 sweeper.pause(milliseconds: min(Int(taken / 1_000_000) + 1, Self.longestPause))
             }
             while !isCancelled() {
-                let rate = sweeper.rate
+                let rate = store.presentRate
                 guard rate > 0 else { return }
                 let due = Double((sweeper.givenBlocks - given) << 12) / Double(rate) * 1000
                 let elapsed = Double(monotonicNanoseconds() - start) / 1e6

@@ -160,7 +160,7 @@ enum CommandTable {
         subverbs: [
             snapshotVerb(
                 "create", "keep the present state", [snapshotName],
-                [.snapshotDescription, .snapshotTag, .noSync], run: SnapshotVerb.create),
+                [.snapshotDescription, .snapshotTag, .noSync, .ofHead], run: SnapshotVerb.create),
             snapshotVerb(
                 "list", "all snapshots and heads, with what they cost", [],
                 [.snapshotTree, .exact, .noHeader], run: SnapshotVerb.list),
@@ -176,7 +176,8 @@ enum CommandTable {
                 "rename", "give another name", [snapshotName, OperandSpec("NEW", "its new name")],
                 run: SnapshotVerb.rename),
             snapshotVerb(
-                "rollback", "go back to a snapshot", [snapshotName], [.yes, .dryRun, .quiet],
+                "rollback", "go back to a snapshot", [snapshotName],
+                [.yes, .dryRun, .ofHead, .quiet],
                 run: SnapshotVerb.rollback),
             snapshotVerb(
                 "clone", "make a writable head that begins as a snapshot is",
@@ -188,7 +189,8 @@ enum CommandTable {
             snapshotVerb(
                 "release", "end a hold", [snapshotName, holdTag], run: SnapshotVerb.release),
             snapshotVerb(
-                "protect", "refuse to delete it before a date", [snapshotName], [.protectUntil],
+                "protect", "refuse to delete it before a date; nobody can withdraw that",
+                [snapshotName], [.protectUntil, .yes],
                 run: SnapshotVerb.protect),
             snapshotVerb(
                 "prune", "delete what no rule keeps; held and protected ones stay", [],
@@ -199,7 +201,7 @@ enum CommandTable {
                 [
                     snapshotName,
                     OperandSpec("OTHER", "a later one; the present if left out", count: .optional),
-                ], [.exact], run: StreamVerbs.difference),
+                ], [.ofHead, .exact], run: StreamVerbs.difference),
             snapshotVerb("stats", "totals", [], [.exact], run: SnapshotVerb.stats),
         ],
         examples: [
@@ -214,7 +216,7 @@ enum CommandTable {
             "One version is the same inode, of the same size, last written at the same time. The",
             "path need not exist any more; a snapshot in which it does not is not shown.",
         ],
-        options: [.json, .exact, .noHeader],
+        options: [.ofHead, .json, .exact, .noHeader],
         operands: [
             OperandSpec("TARGET", "a path on a mount, or a volume"),
             OperandSpec("PATH", "from the volume's root", count: .optional),

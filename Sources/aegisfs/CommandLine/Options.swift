@@ -73,6 +73,8 @@ extension OptionSpec {
         "snapshot", "mount a snapshot, read-only; also -o snapshot=NAME", value: "NAME")
     static let mountHead = OptionSpec(
         "head", "mount a clone; also -o head=NAME", value: "NAME")
+    static let ofHead = OptionSpec(
+        "head", "a clone instead of what is mounted, or of the volume's own head", value: "NAME")
     static let noSync = OptionSpec("no-sync", "leave out what is only in the kernel's cache")
     static let snapshotDescription = OptionSpec("description", "what it is for", value: "TEXT")
     static let snapshotTag = OptionSpec("tag", "a property", value: "K=V", repeatable: true)

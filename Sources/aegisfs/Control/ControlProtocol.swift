@@ -57,6 +57,8 @@ struct ControlRequest: Codable, Sendable {
     var readOnly: Bool?
     /// Of files and directories; for `extents`, `usage` and `defragment`.
     var inodes: [UInt64]?
+    /// In which they are, for `extents` and `usage`; nil in what is mounted.
+    var inSnapshot: String?
     var offsetBytes: UInt64?
     var compression: String?
     /// From the volume's root; for `dedup`, which takes all of the volume without them.

@@ -182,8 +182,11 @@ struct LivePath {
     var mount: LiveMount
     var inode: UInt64
     var isRegular: Bool
+    /// The one in which it is; nil in what is mounted.
+    var snapshot: String?
 
-    init(_ path: String) throws(Failure) {
+    /// - Parameter reading: nothing is to be changed, so that it may be in a snapshot.
+    init(_ path: String, reading: Bool = false) throws(Failure) {
         guard let status = fileStatus(path, followLinks: false) else {
             throw Target.missing(path, errno)
         }
@@ -195,27 +198,47 @@ struct LivePath {
                 hint: "'aegisfs status' lists what is mounted")
         }
         guard let mount = LiveMount.of(entry) else { throw Target.unreachable(path, entry) }
-        guard UInt64(status.st_ino) < InodeNumber.limit else {
+        self.mount = mount
+        inode = UInt64(status.st_ino)
+        isRegular = status.isRegular
+        guard inode >= InodeNumber.limit else { return }
+        guard reading, let (name, isRoot) = Self.snapshot(path, on: entry) else {
             throw Failure(
                 .failed, .wrongKindOfTarget, "\(path) is in a snapshot, which is left as it is",
                 hint: "name a file of the volume itself")
         }
-        self.mount = mount
-        inode = UInt64(status.st_ino)
-        isRegular = status.isRegular
+        snapshot = name
+        // What the kernel knows has a tag above the number.
+        inode = isRoot ? InodeNumber.root.rawValue : inode % InodeNumber.limit
     }
 
-    /// Several paths, which must be on one mount.
-    static func all(_ paths: [String]) throws(Failure) -> (mount: LiveMount, inodes: [UInt64]) {
-        var found: [LivePath] = []
-        for path in paths {
-            let next = try LivePath(path)
-            if let first = found.first, first.mount.record.socket != next.mount.record.socket {
+    /// The snapshot below whose name in `.snapshots` a path lies.
+    private static func snapshot(
+        _ path: String, on mount: MountTable.Entry
+    ) -> (name: String, isRoot: Bool)? {
+        let base = (mount.mountpoint == "/" ? "" : mount.mountpoint) + "/.snapshots/"
+        guard let resolved = Paths.resolveParent(path), resolved.hasPrefix(base) else { return nil }
+        let parts = resolved.dropFirst(base.count).split(separator: "/", maxSplits: 1)
+        return parts.first.map { (String($0), parts.count == 1) }
+    }
+
+    /// Several paths, which must be on one mount, and in one snapshot or none.
+    static func all(
+        _ paths: [String], reading: Bool = false
+    ) throws(Failure) -> (first: LivePath, inodes: [UInt64]) {
+        let first = try LivePath(paths[0], reading: reading)
+        var inodes = [first.inode]
+        for path in paths.dropFirst() {
+            let next = try LivePath(path, reading: reading)
+            guard first.mount.record.socket == next.mount.record.socket else {
                 throw .usage("\(paths[0]) and \(path) are on different volumes")
             }
-            found.append(next)
+            guard first.snapshot == next.snapshot else {
+                throw .usage("\(paths[0]) and \(path) are not in the same snapshot")
+            }
+            inodes.append(next.inode)
         }
-        return (found[0].mount, found.map(\.inode))
+        return (first, inodes)
     }
 
     static func noResult() -> Failure {

@@ -14,31 +14,24 @@ extension MountDaemon {
     /// So many users are named.
     private static let namedUsers = 8
 
-    /// What is asked for is about the default head, and this mount shows something else.
-    func otherTreeShown(_ record: MountRecord) -> Failure {
-        Failure(
-            .busy, .mountBusy,
-            "\(record.device) is mounted on \(record.mountpoint), which shows another tree",
-            hint: "'aegisfs umount \(record.mountpoint)' first")
-    }
-
-    func rollBack(_ request: SnapshotRequest) throws(Failure) -> SnapshotDocument {
+    /// - Parameter head: the one that is mounted.
+    func rollBack(
+        _ request: SnapshotRequest, _ head: TreeID, _ service: SnapshotService
+    ) throws(Failure) -> SnapshotDocument {
         let record = registration.current
-        guard showsDefaultHead else { throw otherTreeShown(record) }
-        let service = SnapshotService(volume: volume, target: record.device)
         var plan = request
         plan.dryRun = true
         let document = try service.perform(plan)
         try requireUnused(record)
         if request.dryRun == true { return document }
 
-        let before = service.store.headID
+        let before = service.store.nodeID(of: head)
         var result = Result<SnapshotDocument, Failure>.success(document)
         let outcome = session.changeHead(patienceMilliseconds: Self.patienceMilliseconds) {
             do throws(Failure) {
                 result = .success(try service.perform(request))
             } catch { result = .failure(error) }
-            return service.store.headID != before
+            return service.store.nodeID(of: head) != before
         }
         switch outcome {
         case .unchanged: break
@@ -78,7 +71,7 @@ extension MountDaemon {
         let store = volume.snapshotStore
         let old = try kept.map { (name) throws(FSError) in try store.files(of: Array(name.utf8)) }
         try session.forgetRoot { (forget) throws(FSError) in
-            for files in [old, volume.fileSystem] {
+            for files in [old, files] {
                 try files?.readDirectory(.root, after: 0, withAttributes: false) { entry, _ in
                     forget(entry.name)
                     return true

@@ -12,7 +12,8 @@ extension MountDaemon {
         guard let stream = request.stream else {
             throw Failure(.usage, .badRequest, "the request does not say what to do")
         }
-        let service = StreamService(volume: volume, target: registration.current.device)
+        let service = StreamService(
+            volume: volume, target: registration.current.device, mounted: mounted)
         var reply = ControlReply.done
         switch stream.action {
         case .status: reply.stream = try service.status()

@@ -18,19 +18,14 @@ final class MountDaemon: ControlService {
     }
 
     let volume: Volume
-    /// What is mounted of it.
-    var files: FileSystem { otherFiles ?? volume.fileSystem }
     private let device: HeldDevice
     let registration: MountRegistration
     let session: FuseSession
     private let scrubs: ScrubService
     private let advice: DamageAdvice
-    private let showsSnapshot: Bool
-    let showsDefaultHead: Bool
-    /// The name of the snapshot or clone that is mounted.
-    private let shownName: String?
-    /// Of a snapshot or another head; nil: those of the default head, which a rollback replaces.
-    private let otherFiles: FileSystem?
+    let mounted: MountedTree
+    /// What is mounted of the volume.
+    let files: FileSystem
     private let log: @Sendable (String) -> Void
 
     /// Opens and mounts. Signals that end the daemon must be blocked already.
@@ -41,11 +36,9 @@ final class MountDaemon: ControlService {
         self.volume = volume
         self.device = device
         self.log = log
-        showsSnapshot = plan.options.files?.isSnapshot == true
-        let files = try Self.files(of: volume, plan)
-        showsDefaultHead = plan.options.files == nil
-        shownName = plan.options.files?.name
-        otherFiles = showsDefaultHead ? nil : files
+        let (kind, files) = try Self.tree(of: volume, plan)
+        mounted = MountedTree(kind: kind, mountpoint: plan.mountpoint)
+        self.files = files
         let status = volume.status()
         guard let identity = DeviceIdentity(path: plan.target) else {
             throw Target.missing(plan.target, errno)
@@ -76,7 +69,7 @@ final class MountDaemon: ControlService {
         do throws(FuseMountError) {
             session = try FuseSession(
                 fileSystem: files,
-                snapshots: showsSnapshot
+                snapshots: mounted.head == nil
                     ? nil
                     : plan.options.snapshotAccess.map {
                         SnapshotBrowser(volume, head: files, access: $0)
@@ -99,15 +92,21 @@ final class MountDaemon: ControlService {
         return failure
     }
 
-    /// The files that the plan asks for.
-    private static func files(
+    /// The tree that the plan asks for.
+    private static func tree(
         of volume: Volume, _ plan: Plan
-    ) throws(Failure) -> FileSystem {
-        guard let wanted = plan.options.files else { return volume.fileSystem }
+    ) throws(Failure) -> (MountedTree.Kind, FileSystem) {
+        guard let wanted = plan.options.files else { return (.head(.head), volume.fileSystem) }
         let store = volume.snapshotStore
         let name = Array(wanted.name.utf8)
         do throws(FSError) {
-            return wanted.isSnapshot ? try store.files(of: name) : try store.files(ofClone: name)
+            if wanted.isSnapshot {
+                let found = try store.snapshot(named: name)
+                return (.snapshot(found.id), found.files)
+            }
+            if let head = store.head(named: name), let files = try volume.files(of: head) {
+                return (.head(head), files)
+            }
         } catch .noSuchEntry {} catch { throw Failure(error, target: plan.target) }
         throw Failure(
             .notFound, .noSnapshot,
@@ -236,7 +235,7 @@ final class MountDaemon: ControlService {
         }
         if [.extents, .usage, .defragment, .dedup].contains(request.command) {
             try FileRequests.perform(
-                request, files, record.device, &reply,
+                request, try files(of: request), record.device, &reply,
                 isCancelled: isCancelled, progress: progress)
             return reply
         }
@@ -261,6 +260,7 @@ final class MountDaemon: ControlService {
                 reply.status?.addScan(of: volume, scrubs.current)
                 reply.status?.freeSpace = FreeSpaceDocument(of: volume)
                 reply.status?.addSnapshots(of: volume)
+                reply.status?.mountedTree = mounted.document(volume.snapshotStore)
             case .sync:
                 try volume.synchronize()
             case .check:
@@ -271,7 +271,7 @@ final class MountDaemon: ControlService {
             case .remount:
                 guard let isReadOnly = request.readOnly else { throw .invalidArgument }
                 if !isReadOnly {
-                    guard !showsSnapshot else { throw .readOnly }
+                    guard mounted.head != nil else { throw .readOnly }
                     try device.allowWriting()
                 }
                 try volume.setReadOnly(isReadOnly)
@@ -293,7 +293,7 @@ final class MountDaemon: ControlService {
         } catch .readOnly where request.command == .remount {
             throw Failure(
                 .failed, .remountRefused,
-                showsSnapshot
+                mounted.head == nil
                     ? "a snapshot of \(record.device) is mounted, which nobody writes to"
                     : "\(record.device) was mounted read-only with a journal to replay, and cannot"
                         + " become writable in place",
@@ -343,6 +343,20 @@ final class MountDaemon: ControlService {
 }
 
 extension MountDaemon {
+    /// Where the inodes of a request are.
+    fileprivate func files(of request: ControlRequest) throws(Failure) -> FileSystem {
+        guard let name = request.inSnapshot else { return files }
+        guard request.command == .extents || request.command == .usage else {
+            throw Failure(.usage, .badRequest, "a snapshot is not changed")
+        }
+        do throws(FSError) { return try volume.snapshotStore.files(of: Array(name.utf8)) } catch {
+            throw Failure(
+                .notFound, .noSnapshot,
+                "\(registration.current.device): there is no snapshot \(Quoting.name(name))",
+                hint: "an @GMT- name is another for one in DIR/.snapshots")
+        }
+    }
+
     fileprivate func changeSnapshots(
         _ request: SnapshotRequest?
     ) throws(Failure) -> SnapshotDocument {
@@ -350,15 +364,18 @@ extension MountDaemon {
         guard let request else {
             throw Failure(.usage, .badRequest, "the request does not say what to do")
         }
-        if request.action == .rollback { return try rollBack(request) }
-        // A snapshot would be one of the default head, not of what is seen here.
-        if request.action == .create, !showsDefaultHead { throw otherTreeShown(record) }
-        if request.action == .delete, let shownName, request.names.contains(shownName) {
+        let service = SnapshotService(volume: volume, target: record.device, mounted: mounted)
+        let isMoment = request.action == .create || request.action == .rollback
+        if isMoment, request.head == nil, mounted.head == nil {
             throw Failure(
-                .busy, .mountBusy, "'\(shownName)' is mounted on \(record.mountpoint)",
-                hint: "'aegisfs umount \(record.mountpoint)' first")
+                .busy, .mountBusy, "\(record.mountpoint) shows a snapshot, which stays as it is",
+                hint: "name \(record.device) to mean the volume itself")
         }
-        return try SnapshotService(volume: volume, target: record.device).perform(request)
+        let head = try service.store.head(meant: request.head, mounted, record.device)
+        if request.action == .rollback, head == mounted.head {
+            return try rollBack(request, head, service)
+        }
+        return try service.perform(request)
     }
 }
 

@@ -80,7 +80,9 @@ extension Failure {
         case .readOnly:
             self.init(
                 .failed, .refused, sentence,
-                hint: "unmount it and mount it again without --read-only")
+                hint:
+                    "if it is mounted read-only, 'aegisfs mount -o remount,rw' makes it writable; "
+                    + "a snapshot never is")
         case .busy: self.init(.busy, .locked, sentence)
         case .interrupted: self.init(.interrupted, .interrupted, sentence)
         case .cannotShrink(let bytes, let minimum):

@@ -43,8 +43,8 @@ struct Failure: Error, Equatable, Sendable {
         }
         // A usage error explains itself; everything else may be looked up.
         let reference = id == .usage ? "" : " [\(id.rawValue)]"
-        var text = "aegisfs: \(message)\(reference)\n"
-        if let hint { text += "hint: \(hint)\n" }
+        var text = "aegisfs: \(Quoting.sentence(message))\(reference)\n"
+        if let hint { text += "hint: \(Quoting.sentence(hint))\n" }
         Terminal.error(text)
     }
 }

@@ -42,8 +42,9 @@ struct ChangeDocument: Codable, Sendable {
             default: ""
             }
         let slash = kind == "directory" ? "/" : ""
-        let from = oldPath.map { "\($0)\(slash) -> " } ?? ""
-        return "\(mark.count == 1 ? mark + " " : mark) \(from)\(path)\(slash)\(sizes)\n"
+        let from = oldPath.map { "\(Quoting.name($0 + slash)) -> " } ?? ""
+        return
+            "\(mark.count == 1 ? mark + " " : mark) \(from)\(Quoting.name(path + slash))\(sizes)\n"
     }
 }
 

@@ -11,6 +11,8 @@ struct SnapshotRequest: Codable, Sendable {
     var action: Action
     var names: [String] = []
     var newName: String?
+    /// Of which a moment is kept, or which goes back to one, or whose present is compared.
+    var head: HeadName?
     var description: String?
     /// `KEY=VALUE` each.
     var tags: [String]?
@@ -43,11 +45,20 @@ struct SnapshotDocument: Codable, Sendable {
         var tags: [String]
         var holds: [String]
         var protectedUntil: String?
+        /// The volume's own head.
+        var isDefault: Bool
+        /// A mount shows it.
+        var isMounted = false
+
+        /// As people read it: a clone of the default head's name is in quotes.
+        var title: String { isDefault ? name : Quoting.name(name) }
 
         /// Why it cannot be deleted, for people.
         var keeping: String? {
-            var reasons: [String] = []
-            if !holds.isEmpty { reasons.append("held: \(holds.joined(separator: ", "))") }
+            var reasons: [String] = isMounted ? ["mounted"] : []
+            if !holds.isEmpty {
+                reasons.append("held: \(holds.map(Quoting.name).joined(separator: ", "))")
+            }
             if let protectedUntil { reasons.append("until \(protectedUntil)") }
             return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
         }
@@ -119,7 +130,8 @@ extension SnapshotDocument.Entry {
         func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
         let record = figures.record
         id = record.id
-        name = figures.label.map { text($0.name) } ?? (record.head == .head ? "(head)" : "")
+        isDefault = record.kind == .head && record.head == .head
+        name = figures.label.map { text($0.name) } ?? (isDefault ? "(head)" : "")
         kind = record.kind == .head ? "head" : "snapshot"
         parent = figures.parentName.map(text)
         created = TimeFormatter.utc(record.created.seconds)
@@ -139,27 +151,35 @@ extension SnapshotDocument.Entry {
 struct SnapshotService {
     let volume: Volume
     let target: String
+    /// Nil if nothing of the volume is mounted.
+    var mounted: MountedTree?
 
     var store: Snapshots { volume.snapshotStore }
 
     func perform(_ request: SnapshotRequest) throws(Failure) -> SnapshotDocument {
         var document = SnapshotDocument()
         let names = request.names.map { Array($0.utf8) }
+        let head = try store.head(meant: request.head, mounted, target)
+        if request.action == .delete { try requireUnmounted(expanded(names)) }
         do throws(FSError) {
             switch request.action {
             case .prune: try prune(request, &document)
             case .history:
                 guard let path = request.names.first else { throw .invalidArgument }
-                document.versions = try store.history(of: path).map {
+                document.versions = try store.history(of: path, in: head).map {
                     SnapshotDocument.Version($0)
                 }
             case .list:
                 let figures = try store.figures()
-                document.snapshots = figures.map(SnapshotDocument.Entry.init)
+                document.snapshots = figures.map { figures in
+                    var entry = SnapshotDocument.Entry(figures)
+                    entry.isMounted = mounted?.contains(figures.record) == true
+                    return entry
+                }
                 if store.deletedCount > 0 { document.totals = try totals(of: figures) }
             case .stats: document.totals = try totals(of: try store.figures())
             case .create, .clone, .rollback, .rename:
-                try change(request, names, &document)
+                try change(request, names, head, &document)
             case .delete:
                 let names = expanded(names)
                 document.snapshots = try plan(names, request)
@@ -180,11 +200,12 @@ struct SnapshotService {
     }
 
     private func change(
-        _ request: SnapshotRequest, _ names: [[UInt8]], _ document: inout SnapshotDocument
+        _ request: SnapshotRequest, _ names: [[UInt8]], _ head: TreeID,
+        _ document: inout SnapshotDocument
     ) throws(FSError) {
         guard let name = names.first else { throw .invalidArgument }
         switch request.action {
-        case .create: try store.create(try label(name, request))
+        case .create: try store.create(try label(name, request), of: head)
         case .clone:
             guard let newName = request.newName else { throw .invalidArgument }
             try store.clone(name, as: try label(Array(newName.utf8), request))
@@ -194,12 +215,24 @@ struct SnapshotService {
             document.isDryRun = request.dryRun == true
             guard store.isSnapshot(name) else { throw .noSuchEntry }
             if request.dryRun == true { return }
-            try store.rollback(to: name, keeping: SnapshotLabel(name: Array(kept.utf8)))
+            try store.rollback(head, to: name, keeping: SnapshotLabel(name: Array(kept.utf8)))
         case .rename:
             guard let newName = request.newName else { throw .invalidArgument }
             try store.relabel(name) { $0.name = Array(newName.utf8) }
         default: throw .invalidArgument
         }
+    }
+
+    private func requireUnmounted(_ names: [[UInt8]]) throws(Failure) {
+        guard let mounted,
+            let name = names.first(where: { name in
+                store.record(named: name).map(mounted.contains) == true
+            })
+        else { return }
+        let text = String(decoding: name, as: UTF8.self)
+        throw Failure(
+            .busy, .mountBusy, "\(Quoting.name(text)) is mounted on \(mounted.mountpoint)",
+            hint: "'aegisfs umount \(mounted.mountpoint)' first")
     }
 
     /// `name`, or what comes next: two rollbacks may be made within a second.
@@ -257,6 +290,10 @@ struct SnapshotService {
         _ names: [[UInt8]], _ request: SnapshotRequest
     ) throws(FSError) -> [SnapshotDocument.Entry] {
         try store.requireDeletable(names)
+        // What each frees is found in the deadlists, of which there may be very many.
+        guard request.dryRun == true else {
+            return names.compactMap(store.namedFigures).map(SnapshotDocument.Entry.init)
+        }
         let chosen = Set(names)
         return try store.figures().filter { $0.label.map { chosen.contains($0.name) } ?? false }
             .map(SnapshotDocument.Entry.init)
@@ -275,39 +312,71 @@ struct SnapshotService {
             pendingIsComplete: pending.isComplete, givenBytes: store.givenBlocks << 12)
     }
 
+    /// Those of the names that a request means, ranges taken apart.
+    private func among(
+        _ request: SnapshotRequest, _ isMeant: ([UInt8]) -> Bool
+    ) -> [[UInt8]] {
+        expanded(request.names.map { Array($0.utf8) }).filter(isMeant)
+    }
+
+    private func listed(_ names: [[UInt8]]) -> String {
+        names.map { Quoting.name(String(decoding: $0, as: UTF8.self)) }.joined(separator: ", ")
+    }
+
+    private func missing(_ request: SnapshotRequest) -> Failure {
+        let missing = among(request) { store.record(named: $0) == nil }
+        guard let first = missing.first else {
+            return Failure(
+                .notFound, .noSnapshot,
+                "\(target): \(listed(among(request) { _ in true })) is a "
+                    + "clone, and no snapshot")
+        }
+        var hint = "'aegisfs snapshot list \(target)' shows all"
+        if missing.count == 1, let ends = ends(ofRange: first),
+            store.isSnapshot(ends.first), store.isSnapshot(ends.last)
+        {
+            hint =
+                store.range(from: ends.last, to: ends.first).isEmpty
+                ? "neither of the two goes on from the other"
+                : "the older one comes first: \(listed([ends.last]))..\(listed([ends.first]))"
+        }
+        return Failure(
+            .notFound, .noSnapshot, "\(target): there is no snapshot \(listed(missing))", hint: hint
+        )
+    }
+
     /// Names what is in the way, and the cure.
     private func failure(_ error: FSError, _ request: SnapshotRequest) -> Failure {
-        let names = request.names.joined(separator: ", ")
+        let names = request.names.map(Quoting.name).joined(separator: ", ")
         switch error {
-        case .noSuchEntry:
-            return Failure(
-                .notFound, .noSnapshot, "\(target): there is no snapshot '\(names)'",
-                hint: "'aegisfs snapshot list \(target)' shows all")
+        case .noSuchEntry: return missing(request)
         case .entryExists:
-            return Failure(
-                .failed, .snapshotExists,
-                "\(target): '\(request.newName ?? request.tag ?? names)' exists already")
-        case .busy where request.names.contains(where: { store.isInUse(Array($0.utf8)) }):
+            let name = Quoting.name(request.newName ?? request.tag ?? request.names.first ?? "")
+            return Failure(.failed, .snapshotExists, "\(target): \(name) exists already")
+        case .busy where !among(request, { store.isInUse($0) }).isEmpty:
             return Failure(
                 .busy, .snapshotInUse,
-                "\(target): a 'send', 'receive' or 'diff' works with '\(names)'")
+                "\(target): a 'send', 'receive' or 'diff' works with "
+                    + listed(among(request) { store.isInUse($0) }))
+        case .notPermitted where request.action == .protect:
+            return Failure(
+                .busy, .snapshotHeld, "\(target): \(names) is protected longer than that",
+                hint: "a protection can be made longer, and not be withdrawn")
         case .busy, .notPermitted:
-            let kept = request.names.filter { name in
-                store.label(of: Array(name.utf8)).map {
-                    !$0.holds.isEmpty || $0.protectedUntil > 0
-                } ?? false
+            let now = Timestamp.now().seconds
+            let kept = among(request) { name in
+                store.label(of: name).map { !$0.holds.isEmpty || $0.protectedUntil > now } ?? false
             }
             return Failure(
-                .busy, .snapshotHeld,
-                "\(target): held or protected: \(kept.joined(separator: ", "))",
+                .busy, .snapshotHeld, "\(target): held or protected: \(listed(kept))",
                 hint: "'aegisfs snapshot list --json \(target)' names the holds and dates")
         case .noSuchAttribute:
             return Failure(
-                .notFound, .noSnapshot, "\(target): '\(names)' is not held by this tag")
+                .notFound, .noSnapshot, "\(target): \(names) is not held by this tag")
         case .invalidArgument, .nameTooLong:
             return .usage(
-                "a name is that of a file, a tag is KEY=VALUE, and all of it together has at "
-                    + "most 4000 bytes")
+                "a name is that of a file: 1 to 255 bytes without '/', and not '.' or '..'",
+                hint: "a tag is KEY=VALUE, and all that is said of a snapshot has 4000 bytes")
         case .noSpace:
             return Failure(
                 .failed, .noSpace, "\(target): \(error.description)",

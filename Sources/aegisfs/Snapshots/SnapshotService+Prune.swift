@@ -14,14 +14,19 @@ extension SnapshotService {
     }
 
     private func range(_ name: [UInt8]) -> [[UInt8]]? {
-        guard store.label(of: name) == nil else { return nil }
-        let text = String(decoding: name, as: UTF8.self)
-        guard let dots = text.firstRange(of: "..") else { return nil }
-        let first = Array(text[..<dots.lowerBound].utf8)
-        let last = Array(text[dots.upperBound...].utf8)
+        guard store.label(of: name) == nil, let (first, last) = ends(ofRange: name) else {
+            return nil
+        }
         let found = store.range(
             from: first.isEmpty ? nil : first, to: last.isEmpty ? nil : last)
         return found.isEmpty ? nil : found
+    }
+
+    /// What stands before and behind the first two dots.
+    func ends(ofRange name: [UInt8]) -> (first: [UInt8], last: [UInt8])? {
+        let text = String(decoding: name, as: UTF8.self)
+        guard let dots = text.firstRange(of: "..") else { return nil }
+        return (Array(text[..<dots.lowerBound].utf8), Array(text[dots.upperBound...].utf8))
     }
 
     func noteFreed(_ names: [[UInt8]], _ document: inout SnapshotDocument) throws(FSError) {
@@ -44,6 +49,9 @@ extension SnapshotService {
         var reasons = (request.retention ?? Retention()).reasons(candidates)
         for index in candidates.indices where store.isInUse(Array(candidates[index].name.utf8)) {
             reasons[index].append("in use")
+        }
+        for index in candidates.indices where mounted?.contains(all[index].record) == true {
+            reasons[index].append("mounted")
         }
         if let wanted = request.freeBytes { try keepBeyond(wanted, candidates, &reasons) }
         document.isDryRun = true

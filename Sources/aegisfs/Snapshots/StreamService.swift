@@ -10,8 +10,9 @@ struct StreamRequest: Codable, Sendable {
     var snapshot: String?
     /// Upon which to send.
     var base: String?
-    /// The newer one of a comparison; nil is the present.
+    /// The newer one of a comparison; nil is the present of a head.
     var other: String?
+    var head: HeadName?
     /// Of the snapshot that comes to be.
     var name: String?
     /// Where a stream goes on that was cut off.
@@ -43,16 +44,19 @@ struct StreamDocument: Codable, Sendable {
 struct StreamService {
     let volume: Volume
     let target: String
+    /// Nil if nothing of the volume is mounted.
+    var mounted: MountedTree?
 
     private var store: Snapshots { volume.snapshotStore }
 
     func difference(
         _ request: StreamRequest, isCancelled: () -> Bool
     ) throws(Failure) -> [ChangeDocument] {
+        let head = try store.head(meant: request.head, mounted, target)
         do throws(FSError) {
             return try store.difference(
                 from: Array((request.snapshot ?? "").utf8),
-                to: request.other.map { Array($0.utf8) }, isCancelled: isCancelled
+                to: request.other.map { Array($0.utf8) }, of: head, isCancelled: isCancelled
             ).map { ChangeDocument($0) }
         } catch .noSuchEntry {
             throw missing([request.snapshot, request.other])

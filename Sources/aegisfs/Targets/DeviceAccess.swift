@@ -122,7 +122,10 @@ enum DeviceAccess {
         return Failure(
             .busy, .locked,
             "\(path) is in use by \(holders.map(\.description).joined(separator: ", "))",
-            hint: "wait for it, or end it")
+            hint: geteuid() == 0
+                ? "wait for it, or end it"
+                : "wait for it; if it is the mount of another user, that one or root can unmount it"
+        )
     }
 
     /// A volume for changing, without a mount: nothing runs beside the caller but the journal.

@@ -10,7 +10,7 @@ enum FileVerbs {
 
     static func extents(_ arguments: Arguments) throws(Failure) -> ExitCode {
         let path = arguments.operands[0]
-        let place = try LivePath(path)
+        let place = try LivePath(path, reading: true)
         guard place.isRegular else {
             throw Failure(
                 .failed, .wrongKindOfTarget, "\(path) is not a regular file, and has no extents",
@@ -20,6 +20,7 @@ enum FileVerbs {
         while true {
             var request = ControlRequest(command: .extents)
             request.inodes = [place.inode]
+            request.inSnapshot = place.snapshot
             request.offsetBytes = all.last.map { $0.offsetBytes + $0.lengthBytes } ?? 0
             let reply = try ControlClient.send(request, to: place.mount)
             guard let extents = reply.extents else { throw LivePath.noResult() }
@@ -53,10 +54,11 @@ enum FileVerbs {
     }
 
     static func usage(_ arguments: Arguments) throws(Failure) -> ExitCode {
-        let (mount, inodes) = try LivePath.all(arguments.operands)
+        let (first, inodes) = try LivePath.all(arguments.operands, reading: true)
         var request = ControlRequest(command: .usage)
         request.inodes = inodes
-        guard let usage = try ControlClient.send(request, to: mount).usage else {
+        request.inSnapshot = first.snapshot
+        guard let usage = try ControlClient.send(request, to: first.mount).usage else {
             throw LivePath.noResult()
         }
         if arguments.json {
@@ -82,7 +84,7 @@ enum FileVerbs {
     }
 
     static func defragment(_ arguments: Arguments) throws(Failure) -> ExitCode {
-        let (mount, inodes) = try LivePath.all(arguments.operands)
+        let (first, inodes) = try LivePath.all(arguments.operands)
         var request = ControlRequest(command: .defragment)
         request.inodes = inodes
         if let text = arguments.value(.rewriteCompression) {
@@ -91,7 +93,7 @@ enum FileVerbs {
         }
         let reply = try withProgress(arguments, "defragment") {
             (progress) throws(Failure) in
-            try ControlClient.send(request, to: mount, progress: progress)
+            try ControlClient.send(request, to: first.mount, progress: progress)
         }
         guard let document = reply.defragment else { throw LivePath.noResult() }
         if arguments.json {

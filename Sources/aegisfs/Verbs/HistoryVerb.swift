@@ -9,7 +9,8 @@ enum HistoryVerb {
     static func run(_ arguments: Arguments) throws(Failure) -> ExitCode {
         let place = try VolumePath(arguments)
         let (target, path) = (place.target, place.path)
-        let request = SnapshotRequest(action: .history, names: [path])
+        var request = SnapshotRequest(action: .history, names: [path])
+        request.head = arguments.headName(at: target)
         let versions = try SnapshotVerb.perform(arguments, request, on: target).versions ?? []
         guard !versions.isEmpty else {
             throw Failure(
@@ -26,7 +27,7 @@ enum HistoryVerb {
             ("modified", .left), ("size", .right), ("kind", .left), ("in", .left),
         ])
         for version in versions {
-            let places = version.snapshots + (version.isPresent ? ["(now)"] : [])
+            let places = version.snapshots.map(Quoting.name) + (version.isPresent ? ["(now)"] : [])
             table.add([
                 version.modified, arguments.size(version.sizeBytes), version.kind,
                 places.joined(separator: ", "),

@@ -20,6 +20,11 @@ enum RestoreVerb {
             throw .usage("restore: --from SNAPSHOT is missing")
         }
         let place = try VolumePath(arguments)
+        guard place.path.utf8.contains(where: { $0 != UInt8(ascii: "/") }) else {
+            throw .usage(
+                "restore: the root of a volume cannot be restored",
+                hint: "'aegisfs snapshot rollback' takes all of it back")
+        }
         var request = RestoreRequest(action: .plan, path: place.path, snapshot: snapshot)
         request.verifies = arguments.has(.verify)
         request.name =
@@ -28,9 +33,12 @@ enum RestoreVerb {
         let document: RestoreDocument
         switch try Target.resolve(place.target) {
         case .live(let mount):
-            var to = arguments.value(.restoreTo) ?? place.target + place.path
+            // The volume itself may be named: what is mounted of it gets the file.
+            let root =
+                Target.mount(at: place.target) == nil ? mount.record.mountpoint : place.target
+            var to = arguments.value(.restoreTo) ?? root + place.path
             if arguments.operand(1) != nil, let path = arguments.value(.restoreTo) {
-                to = place.target + "/" + path
+                to = root + "/" + path
             }
             document = try live(mount, to, request, arguments)
         case .offline(let path):

@@ -7,6 +7,7 @@ internal import Glibc
 enum SnapshotVerb {
     static func create(_ arguments: Arguments) throws(Failure) -> ExitCode {
         var request = SnapshotRequest(action: .create, names: [arguments.operands[1]])
+        request.head = arguments.headName(at: arguments.operands[0])
         request.description = arguments.value(.snapshotDescription)
         request.tags = arguments.values(.snapshotTag)
         return try done(arguments, try perform(arguments, request))
@@ -25,9 +26,10 @@ enum SnapshotVerb {
             ? tree(document.snapshots) : document.snapshots.map { ($0, 0) }
         for (entry, depth) in lines {
             table.add([
-                String(repeating: "  ", count: depth) + entry.name, entry.kind, entry.created,
+                String(repeating: "  ", count: depth) + entry.title, entry.kind, entry.created,
                 size(entry.referencedBytes),
-                size(entry.uniqueBytes), size(entry.freesWithOlderBytes), entry.parent ?? "-",
+                size(entry.uniqueBytes), size(entry.freesWithOlderBytes),
+                entry.parent.map(Quoting.name) ?? "-",
                 entry.keeping ?? "-",
             ])
         }
@@ -77,7 +79,7 @@ enum SnapshotVerb {
             try SizeParser.parse(text, option: "--rate")
         }
         let code = try confirmed(arguments, &request) { plan in
-            "delete " + plan.snapshots.map(\.name).joined(separator: ", ")
+            "delete " + plan.snapshots.map(\.title).joined(separator: ", ")
                 + freed(plan, arguments)
         }
         if arguments.has(.waitForSpace), !arguments.has(.dryRun) { try wait(arguments) }
@@ -136,14 +138,19 @@ enum SnapshotVerb {
         if !arguments.json, !arguments.isQuiet {
             for verdict in plan.verdicts ?? [] {
                 Terminal.output(
-                    "\(verdict.isKept ? "keep" : "drop")  \(verdict.created)  \(verdict.name)  "
+                    "\(verdict.isKept ? "keep" : "drop")  \(verdict.created)  \(Quoting.name(verdict.name))  "
                         + "(\(verdict.reasons.joined(separator: ", ")))\n")
             }
         }
-        if arguments.has(.dryRun) || names.isEmpty {
-            return arguments.json ? try done(arguments, plan) : .done
-        }
         let sentence = "delete \(names.count) snapshots\(freed(plan, arguments))"
+        if !arguments.isQuiet, let shortfall = shortfall(plan, request, arguments) {
+            Terminal.notice(shortfall)
+        }
+        if arguments.has(.dryRun) || names.isEmpty {
+            if arguments.json { return try done(arguments, plan) }
+            if !arguments.isQuiet { Terminal.output("would \(sentence)\n") }
+            return .done
+        }
         if !arguments.has(.yes) {
             guard let answer = Terminal.confirm("\(sentence)?") else {
                 throw Failure(
@@ -164,11 +171,27 @@ enum SnapshotVerb {
         return arguments.json ? try done(arguments, result) : .done
     }
 
+    /// What is missing to what was asked for; nil if nothing is.
+    private static func shortfall(
+        _ plan: SnapshotDocument, _ request: SnapshotRequest, _ arguments: Arguments
+    ) -> String? {
+        guard let wanted = request.freeBytes, let freed = plan.freesBytes, freed < wanted else {
+            return nil
+        }
+        return "\(arguments.size(wanted)) cannot be reached: "
+            + "\(plan.freesIsComplete == false ? "at least " : "")\(arguments.size(freed)) come back, "
+            + "and no other snapshot that may go frees anything"
+    }
+
     static func rollback(_ arguments: Arguments) throws(Failure) -> ExitCode {
         let name = arguments.operands[1]
         var request = SnapshotRequest(action: .rollback, names: [name])
+        request.head = arguments.headName(at: arguments.operands[0])
+        let what =
+            arguments.value(.ofHead).map { "\(Quoting.name($0)) of \(arguments.operands[0])" }
+            ?? arguments.operands[0]
         return try confirmed(arguments, &request) { _ in
-            "take \(arguments.operands[0]) back to '\(name)', keeping what it is as a snapshot"
+            "take \(what) back to \(Quoting.name(name)), keeping what it is as a snapshot"
         }
     }
 
@@ -208,7 +231,15 @@ enum SnapshotVerb {
         guard until > Timestamp.now().seconds else {
             throw .usage("snapshot protect: \(text) is over; nothing was changed")
         }
-        var request = SnapshotRequest(action: .protect, names: [arguments.operands[1]])
+        let name = arguments.operands[1]
+        if !arguments.has(.yes),
+            Terminal.confirm(
+                "protect \(Quoting.name(name)) until \(TimeFormatter.utc(until))? Nobody can "
+                    + "withdraw that, and what it holds does not come back before") == false
+        {
+            throw Failure(.needsConfirmation, .unconfirmed, "nothing was changed")
+        }
+        var request = SnapshotRequest(action: .protect, names: [name])
         request.until = until
         return try done(arguments, try perform(arguments, request))
     }
@@ -220,22 +251,24 @@ enum SnapshotVerb {
         _ arguments: Arguments, _ request: inout SnapshotRequest,
         _ sentence: (SnapshotDocument) -> String
     ) throws(Failure) -> ExitCode {
+        // Making the plan costs a look at all deadlists; who has said yes does not see it.
+        if arguments.has(.yes), !arguments.has(.dryRun) {
+            return try done(arguments, try perform(arguments, request))
+        }
         request.dryRun = true
         let plan = try perform(arguments, request)
         if arguments.has(.dryRun) {
             if !arguments.json { Terminal.output("would \(sentence(plan))\n") }
             return arguments.json ? try done(arguments, plan) : .done
         }
-        if !arguments.has(.yes) {
-            switch Terminal.confirm("\(sentence(plan))?") {
-            case true?: break
-            case false?:
-                throw Failure(.needsConfirmation, .unconfirmed, "nothing was changed")
-            case nil:
-                throw Failure(
-                    .needsConfirmation, .unconfirmed, "would \(sentence(plan))",
-                    hint: "--yes goes ahead without a question")
-            }
+        switch Terminal.confirm("\(sentence(plan))?") {
+        case true?: break
+        case false?:
+            throw Failure(.needsConfirmation, .unconfirmed, "nothing was changed")
+        case nil:
+            throw Failure(
+                .needsConfirmation, .unconfirmed, "would \(sentence(plan))",
+                hint: "--yes goes ahead without a question")
         }
         request.dryRun = nil
         return try done(arguments, try perform(arguments, request))

@@ -20,7 +20,8 @@ extension StatusVerb {
             ]
         }
         if let mountpoint = document.mountpoint {
-            lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)"))
+            let tree = document.mountedTree.map { ", shows \($0.description)" } ?? ""
+            lines.append(("mount", "\(mountpoint), pid \(document.pid ?? 0)\(tree)"))
         }
         if let free = document.freeSpace { lines.append(("fragments", free.summary(arguments))) }
         lines.append(("scan", document.scan?.summary ?? "no scrub is recorded on the volume"))

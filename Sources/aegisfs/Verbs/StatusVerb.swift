@@ -88,6 +88,8 @@ struct StatusDocument: Codable, Sendable {
     /// All of them, the gravest first.
     var problems: [Problem] = []
     var mountpoint: String?
+    /// Nil if it shows the default head.
+    var mountedTree: MountedTree.Document?
     var pid: Int32?
     var diskVersion: UInt32
     var sizeBytes: UInt64

@@ -83,6 +83,7 @@ enum StreamVerbs {
         var request = StreamRequest(action: .diff)
         request.snapshot = arguments.operands[1]
         request.other = arguments.operand(2)
+        request.head = arguments.headName(at: arguments.operands[0])
         var changes: [ChangeDocument] = []
         _ = try perform(arguments, request, nil) { changes += $0 }
         if arguments.json {

@@ -3,8 +3,8 @@
 ///     begin ─▶ new inodes ─▶ names that went ─▶ names that came ─▶ settle
 ///           ─▶ of each inode that differs: attributes, data, record ─▶ end
 ///
-/// Each phase is a walk of its own over what both do not share, so that nothing of it is kept in memory
-/// and the cost follows the change. What a stream holds follows from the two snapshots alone: one that
+/// Each phase is a walk of its own over what both do not share, so that memory is bounded however much it
+/// is, and the cost follows the change. What a stream holds follows from the two snapshots alone: one that
 /// was cut off can go on at any record.
 ///
 /// - Invariant: inodes without a name are no part of a stream.
@@ -20,6 +20,7 @@ public final class StreamSender {
     public typealias Output = (ByteView) throws(FSError) -> Void
 
     private let volume: Volume
+    private let comparison: TreeComparison
     private let old: Volume.HeldTree?
     private let new: Volume.HeldTree
     private let begin: StreamBegin
@@ -67,6 +68,7 @@ public final class StreamSender {
         _ output: Output?
     ) {
         self.volume = volume
+        comparison = TreeComparison(volume)
         self.old = old
         self.new = new
         self.begin = begin
@@ -123,7 +125,7 @@ public final class StreamSender {
     private func walk(
         _ body: (Key, ByteView?, ByteView?) throws(FSError) -> Void
     ) throws(FSError) {
-        try TreeComparison(volume).run(old: old?.root, new: new.root) {
+        try comparison.run(old: old?.root, new: new.root) {
             (difference) throws(FSError) in
             guard case .item(let key, let before, let after) = difference, key.object != 0 else {
                 return
