@@ -54,19 +54,20 @@ import Testing
             defer { pieces.close() }
             let buffer = ByteBuffer(count: 256 * Self.block)
             #expect(pieces.take(into: buffer.bytes, at: 0) == (0, buffer.count))
-            // Blocks 100 to 299, in pieces of 128.
+            // Blocks 100 to 299, in one piece.
             #expect(pieces.fetch(100 << 12..<300 << 12, from: direct))
             #expect(pieces.take(into: buffer.bytes, at: 90 << 12) == (0, 10 << 12))
             #expect(pieces.take(into: buffer.bytes.slice(0, 8 << 12), at: 90 << 12) == (0, 8 << 12))
-            #expect(pieces.take(into: buffer.bytes, at: 110 << 12) == (118 << 12, 0))
-            for index in 0..<118 {
+            #expect(pieces.take(into: buffer.bytes, at: 110 << 12) == (190 << 12, 0))
+            for index in 0..<190 {
                 let view = buffer.view.slice(index << 12, Self.block)
                 #expect(version(view, block: 110 + index) == 0)
             }
-            // The rest of the first piece, and what was written since.
+            // The rest of the piece, and what was written since.
             #expect(
                 pieces.take(into: buffer.bytes.slice(0, 10 << 12), at: 100 << 12) == (10 << 12, 0))
             #expect(pieces.take(into: buffer.bytes, at: 100 << 12).filled == 0)
+            #expect(pieces.fetch(200 << 12..<300 << 12, from: direct))
             write(usual, block: 250, version: 7)
             pieces.forget(250 << 12..<251 << 12)
             #expect(pieces.take(into: buffer.bytes, at: 240 << 12).filled == 0)

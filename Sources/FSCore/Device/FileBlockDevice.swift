@@ -198,7 +198,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
         }
         _ = posix_fadvise(descriptor, off_t(offset), off_t(count), POSIX_FADV_WILLNEED)
     }
-    private static let largeFetch: UInt64 = 128 << 10
+    private static let largeFetch: UInt64 = 512 << 10
 
     public func write(_ source: ByteView, at offset: UInt64) throws(FSError) {
         guard offset <= byteCount, UInt64(source.count) <= byteCount - offset else {

@@ -18,11 +18,9 @@ extension FileMap {
             // What is wrong further on is not this reader's yet.
             guard let extents = try? extents(inode, near), !isOneRun(extents) else { return }
             let window = readers.window(inode, blocks)
-            for extent in extents where extent.block < window.upperBound {
-                if extent.end > window.lowerBound { prefetch(extent, within: window) }
-            }
+            prefetch(extents, within: window)
         } else if found.count > 1 {
-            for extent in found { prefetch(extent, within: blocks) }
+            prefetch(found, within: blocks)
         }
     }
 
@@ -33,8 +31,29 @@ extension FileMap {
         }
     }
 
-    private func prefetch(_ extent: Extent, within window: Range<UInt64>) {
-        guard extent.record.kind == .data else { return }
+    /// What goes on where it ends is asked for together.
+    private func prefetch(_ extents: [Extent], within window: Range<UInt64>) {
+        var pending: Range<UInt64>?
+        func ask() {
+            guard let pending else { return }
+            volume.device.prefetch(
+                at: pending.lowerBound << 12, count: UInt64(pending.count) << 12)
+        }
+        for extent in extents where extent.end > window.lowerBound {
+            guard extent.block < window.upperBound else { break }
+            guard let run = stored(extent, within: window)?.blocks else { continue }
+            if let last = pending, last.upperBound == run.lowerBound {
+                pending = last.lowerBound..<run.upperBound
+            } else {
+                ask()
+                pending = run
+            }
+        }
+        ask()
+    }
+
+    private func stored(_ extent: Extent, within window: Range<UInt64>) -> BlockRun? {
+        guard extent.record.kind == .data else { return nil }
         var run = extent.record.storedRun(0)
         if extent.record.encoding == nil {
             let first = max(extent.block, window.lowerBound)
@@ -42,9 +61,9 @@ extension FileMap {
             run = BlockRun(run.start + (first - extent.block), end - first)
         } else if extent.block < window.lowerBound, window.lowerBound > 0 {
             // It was fetched as a whole.
-            return
+            return nil
         }
-        volume.device.prefetch(at: run.start.block << 12, count: run.count << 12)
+        return run
     }
 }
 
@@ -81,6 +100,11 @@ final class SequentialReaders: @unchecked Sendable {
                 if blocks.lowerBound == 0 { reader.depth = min(4 * count, Self.maximumDepth) }
             }
             reader.next = max(reader.next, blocks.upperBound)
+            // In few large pieces: not before half of what there shall be is used up.
+            guard reader.fetched < blocks.upperBound + reader.depth / 2 else {
+                readers[index] = reader
+                return reader.fetched..<reader.fetched
+            }
             let end = min(max(blocks.upperBound + reader.depth, reader.fetched), Self.end)
             let window = min(reader.fetched, end)..<end
             reader.fetched = end

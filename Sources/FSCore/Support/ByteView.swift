@@ -143,8 +143,9 @@ public final class ByteBuffer: @unchecked Sendable {
         bytes.zeroAll()
     }
     /// For those who write all that they read: what is in it is anything.
-    init(unfilled count: Int) {
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: max(count, 1), alignment: 4096)
+    init(unfilled count: Int, alignment: Int = 4096) {
+        let memory = UnsafeMutableRawPointer.allocate(
+            byteCount: max(count, 1), alignment: alignment)
         unsafe bytes = MutableByteView(base: memory, count: count)
     }
     deinit { unsafe bytes.base.deallocate() }
