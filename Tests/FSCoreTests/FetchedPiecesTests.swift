@@ -136,6 +136,35 @@ import Testing
         }
     }
 
+    /// Who waits for a piece goes on when it is forgotten before a helper came to it.
+    @Test func nobodyWaitsForWhatIsForgotten() throws {
+        try withFile(blocks: 4) { _, _, direct in
+            let pieces = FetchedPieces()
+            defer { pieces.close() }
+            for round in 0..<2000 {
+                #expect(pieces.fetch(0..<4 << 12, from: direct))
+                let ended = Box()
+                let reader = WorkerThread {
+                    _ = pieces.take(into: ByteBuffer(count: Self.block).bytes, at: 0)
+                    ended.value.store(1, ordering: .sequentiallyConsistent)
+                }
+                for _ in 0..<round % 50 { sched_yield() }
+                pieces.forget(0..<4 << 12)
+                let deadline = monotonicNanoseconds() + 10_000_000_000
+                while ended.value.load(ordering: .sequentiallyConsistent) == 0,
+                    monotonicNanoseconds() < deadline
+                {
+                    sched_yield()
+                }
+                let isStuck = ended.value.load(ordering: .sequentiallyConsistent) == 0
+                // What another piece needs wakes everybody.
+                if isStuck { _ = pieces.fetch(0..<4 << 12, from: direct) }
+                reader.join()
+                try #require(!isStuck, "round \(round)")
+            }
+        }
+    }
+
     private final class Box: Sendable { let value = Atomic<UInt64>(0) }
 
     /// A device hands out what it was told to fetch, however the reads are cut.

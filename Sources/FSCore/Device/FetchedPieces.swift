@@ -132,7 +132,9 @@ final class FetchedPieces: @unchecked Sendable {
         let limit = Self.capacity / Self.pieceBytes
         if queue.pieces.count + wanted > limit {
             let now = monotonicNanoseconds()
-            remove { $0.state == .ready && $0.touched + Self.patience < now }
+            remove {
+                $0.state == .failed || $0.state == .ready && $0.touched + Self.patience < now
+            }
         }
         return queue.pieces.count + wanted <= limit
     }
@@ -150,6 +152,8 @@ final class FetchedPieces: @unchecked Sendable {
             return true
         }
         count.store(queue.pieces.count, ordering: .sequentiallyConsistent)
+        // Who waits for a piece that no helper will come to reads it himself.
+        queue.lock.signalAll()
     }
 
     /// Copies what was fetched from `offset` on, waiting for it if need be.
