@@ -125,7 +125,9 @@ extension Volume {
             let moved = runs[Int(region) + 1] + UInt64(tail.count)
             guard moved > 0 else { return 0 }
             let inTail = blocks[Int(region) + 1] + tail.reduce(0) { $0 + UInt64($1.count) }
-            return Self.upkeepBlocks(entries: moved + min(inTail, runs[0] - moved + region + 1))
+            // A checkpoint may have made more runs in the tail since all were counted.
+            let before = runs[0] - min(moved, runs[0])
+            return Self.upkeepBlocks(entries: moved + min(inTail, before + region + 1))
         }
         func inPlaces(_ end: UInt64) throws(FSError) -> UInt64 {
             let region = end / DiskLayout.regionBlocks
