@@ -32,7 +32,8 @@ demo: build ## Format an image, mount it, use it, check it, clean up
 	@scripts/demo
 
 bench: build ## Measure beside other filesystems, interleaved; writes docs/benchmarks
-	scripts/bench/bench
+	@scripts/install-dependencies --bench
+	scripts/bench/bench --output docs/benchmarks
 
 format: ## Format the sources
 	swift format --in-place --recursive Sources Tests Package.swift

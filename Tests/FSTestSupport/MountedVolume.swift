@@ -99,10 +99,20 @@ public enum MountTable {
             return false
         }
         defer { free(real) }
-        let wanted = String(cString: real) + "/" + directory.lastPathComponent
-        return contents.split(separator: "\n").contains { line in
+        return points.contains(String(cString: real) + "/" + directory.lastPathComponent)
+    }
+
+    /// What is mounted in a folder or below it.
+    public static func mounts(below folder: URL) -> [String] {
+        guard let real = realpath(folder.path, nil) else { return [] }
+        defer { free(real) }
+        return points.filter { $0.hasPrefix(String(cString: real) + "/") }
+    }
+
+    private static var points: [String] {
+        contents.split(separator: "\n").compactMap { line in
             let fields = line.split(separator: " ")
-            return fields.count > 4 && fields[4] == wanted
+            return fields.count > 4 ? String(fields[4]) : nil
         }
     }
 

@@ -14,14 +14,12 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True
-import bench
+import machine
 import targets
 
 PIECE = os.urandom(1 << 20)
@@ -88,7 +86,7 @@ def write_new(directory, mebibytes):
 
 def read_new(directory):
     """Seconds to read all new files, caches dropped."""
-    bench.drop_caches()
+    machine.drop_caches()
     buffer = bytearray(1 << 20)
     start = time.monotonic()
     for number in range(8):
@@ -99,7 +97,7 @@ def read_new(directory):
 
 
 def measure(arguments, work):
-    targets.AegisFS.binary = bench.find_aegisfs(arguments)
+    targets.AegisFS.binary = machine.find_aegisfs(arguments.aegisfs)
     by_name = {kind.name: kind for kind in targets.ALL}
     kinds = [by_name[name] for name in arguments.targets.split(",")]
     for kind in kinds:
@@ -140,18 +138,8 @@ def table(samples, mebibytes):
 
 def main():
     arguments = parse_arguments()
-    if os.geteuid() != 0:
-        raise SystemExit("aging: needs root, for mounts, loop devices and dropping caches")
-    bench.catch_signals()
-    parent = arguments.work or os.path.join(bench.PROJECT, ".build", "bench")
-    os.makedirs(parent, exist_ok=True)
-    work = tempfile.mkdtemp(prefix="aging-", dir=parent)
-    try:
+    with machine.workspace("aging", arguments.work) as work:
         samples = measure(arguments, work)
-    except targets.TargetError as error:
-        raise SystemExit(f"aging: {error}") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     print(table(samples, arguments.new_mebibytes))
     if arguments.json:
         with open(arguments.json, "w") as file:

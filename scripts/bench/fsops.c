@@ -4,11 +4,12 @@
  * The files lie in directories of at most PER_DIRECTORY each; with several processes every process
  * has its own directories. All processes start at one moment; the time ends when the last has
  * finished, and covers what its workload names and nothing else (the reader of a directory skips
- * nothing, `stat` follows no readdir). `create` and `create4k` include making the directories.
+ * nothing, `stat` follows no readdir, `list` is readdir with an lstat of each name). `create` and
+ * `create4k` include making the directories, `read4k` opening and closing.
  *
- * usage: fsops create|create4k|stat|readdir|rename|unlink DIR FILES PER_DIRECTORY PROCESSES
- *        fsops seqwrite|seqread FILE MEBIBYTES
- * prints: WORKLOAD OPERATIONS SECONDS (for seq*, operations are requests of 1 MiB)
+ * usage: fsops create|create4k|stat|readdir|list|open|read4k|rename|unlink DIR FILES PER_DIRECTORY PROCESSES
+ *        fsops seqwrite FILE MEBIBYTES
+ * prints: WORKLOAD OPERATIONS SECONDS (for seqwrite, operations are requests of 1 MiB)
  *
  * `rename` and `unlink` go through the files of `create`; both leave a tree on which the other
  * still works. Any failed call ends the program with a message and status 1.
@@ -60,6 +61,18 @@ static void do_stat(const char *path)
     if (lstat(path, &st)) die("stat", path);
 }
 
+static void open_file(const char *path, size_t bytes)
+{
+    char data[4096];
+    int fd = open(path, O_RDONLY);
+    if (fd < 0) die("open", path);
+    if (bytes > 0 && read(fd, data, bytes) != (ssize_t)bytes) die("read", path);
+    if (close(fd)) die("close", path);
+}
+
+static void do_open(const char *path) { open_file(path, 0); }
+static void do_read4k(const char *path) { open_file(path, 4096); }
+
 /* Renames to the other of two names: a second run goes back. */
 static void do_rename(const char *path)
 {
@@ -104,16 +117,21 @@ static void for_each_file(const struct share *s, void (*operation)(const char *)
 }
 
 /* Lists every directory to its end and insists on having seen each file once. */
-static void read_directories(const struct share *s)
+static void read_directories(const struct share *s, int with_stat)
 {
     char directory[2048];
+    struct stat st;
     long seen = 0;
     for (long n = 0; n < s->files; n += s->per_directory) {
         directory_path(directory, sizeof directory, s, s->first + n);
         DIR *stream = opendir(directory);
         if (!stream) die("opendir", directory);
         for (struct dirent *e; (errno = 0, e = readdir(stream)) != NULL;)
-            if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) seen++;
+            if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) {
+                if (with_stat && fstatat(dirfd(stream), e->d_name, &st, AT_SYMLINK_NOFOLLOW))
+                    die("stat", e->d_name);
+                seen++;
+            }
         if (errno) die("readdir", directory);
         closedir(stream);
     }
@@ -130,15 +148,16 @@ static void run(const char *workload, const struct share *s)
     else if (!strcmp(workload, "stat")) for_each_file(s, do_stat, 0);
     else if (!strcmp(workload, "rename")) for_each_file(s, do_rename, 0);
     else if (!strcmp(workload, "unlink")) for_each_file(s, do_unlink, 0);
-    else read_directories(s);
+    else if (!strcmp(workload, "open")) for_each_file(s, do_open, 0);
+    else if (!strcmp(workload, "read4k")) for_each_file(s, do_read4k, 0);
+    else read_directories(s, !strcmp(workload, "list"));
 }
 
 /* ---- one large file -------------------------------------------------------------------------- */
 
-/* Writes with an fsync at the end, which belongs to the time; or reads. Neither is sparse. */
-static int sequential(const char *workload, const char *path, long mebibytes)
+/* Writes with an fsync at the end, which belongs to the time; nothing is sparse. */
+static int sequential(const char *path, long mebibytes)
 {
-    int writing = !strcmp(workload, "seqwrite");
     char *buffer = malloc(MEBIBYTE);
     unsigned state = 1;
     for (size_t i = 0; i < MEBIBYTE; i++) {
@@ -146,16 +165,15 @@ static int sequential(const char *workload, const char *path, long mebibytes)
         buffer[i] = (char)(state >> 24);
     }
     double start = seconds();
-    int fd = open(path, writing ? O_CREAT | O_TRUNC | O_WRONLY : O_RDONLY, 0644);
+    int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0644);
     if (fd < 0) die("open", path);
     for (long n = 0; n < mebibytes; n++) {
         memcpy(buffer, &n, sizeof n); /* no two blocks of requests alike */
-        ssize_t done = writing ? write(fd, buffer, MEBIBYTE) : read(fd, buffer, MEBIBYTE);
-        if (done != (ssize_t)MEBIBYTE) die(workload, path);
+        if (write(fd, buffer, MEBIBYTE) != (ssize_t)MEBIBYTE) die("write", path);
     }
-    if (writing && fsync(fd)) die("fsync", path);
+    if (fsync(fd)) die("fsync", path);
     if (close(fd)) die("close", path);
-    printf("%s %ld %.6f\n", workload, mebibytes, seconds() - start);
+    printf("seqwrite %ld %.6f\n", mebibytes, seconds() - start);
     return 0;
 }
 
@@ -167,13 +185,12 @@ static int is_one_of(const char *word, const char *const *words)
 
 int main(int argc, char **argv)
 {
-    static const char *const small[] = {"create", "create4k", "stat", "readdir", "rename",
-                                        "unlink", NULL};
-    static const char *const large[] = {"seqwrite", "seqread", NULL};
-    if (argc == 4 && is_one_of(argv[1], large)) return sequential(argv[1], argv[2], atol(argv[3]));
+    static const char *const small[] = {"create", "create4k", "stat", "readdir", "list", "open",
+                                        "read4k", "rename", "unlink", NULL};
+    if (argc == 4 && !strcmp(argv[1], "seqwrite")) return sequential(argv[2], atol(argv[3]));
     if (argc != 6 || !is_one_of(argv[1], small)) {
         fprintf(stderr, "usage: fsops WORKLOAD DIR FILES PER_DIRECTORY PROCESSES\n"
-                        "       fsops seqwrite|seqread FILE MEBIBYTES\n");
+                        "       fsops seqwrite FILE MEBIBYTES\n");
         return 2;
     }
     long files = atol(argv[3]), per_directory = atol(argv[4]), processes = atol(argv[5]);

@@ -1,140 +1,144 @@
 """What is measured: each workload returns how many operations it did in how many seconds.
 
-Workloads run in the order of `sequence` on a fresh volume, since later ones use what earlier ones
-left behind (`stat` looks at the files of `create`). The driver drops all caches before each one,
-so that requests reach the filesystem and not the kernel's caches.
+A family of workloads is a list of stages; each stage has fresh volumes on all targets, and its
+workloads run in order, since later ones use what earlier ones left behind (`stat` looks at the
+files of `create`). The driver drops all caches before each one that is not warm, so that requests
+reach the filesystem and not the kernel's caches.
+
+This file has the families of files and trees; `datapaths` and `volumes` have the others.
 """
 
 import os
 import random
-import subprocess
-import sys
 import tarfile
 import time
 
-
-class WorkloadError(Exception):
-    """A command of a workload failed; the message says which and how."""
+from machine import run, timed
 
 
 class Workload:
-    """One line of the table. `unit` is what `operations` counts."""
+    """One line of the table. `unit` is what operations count; `needs` names the workloads before it
+    whose files it uses. A warm one runs right after its preparation, with all caches kept."""
 
-    def __init__(self, name, unit, body, preparation=None):
-        self.name, self.unit, self.body, self.preparation = name, unit, body, preparation
+    def __init__(self, name, unit, body, preparation=None, needs=(), warm=False):
+        self.name, self.unit, self.needs, self.warm = name, unit, needs, warm
+        self.body, self.preparation = body, preparation
 
-    def prepare(self, directory):
+    def prepare(self, target):
         """Makes what it needs; neither timed nor counted."""
         if self.preparation:
-            self.preparation(directory)
+            self.preparation(target)
 
-    def measure(self, directory):
-        """(operations, seconds) of one run on the volume mounted at `directory`."""
-        return self.body(directory)
-
-
-def command(*words):
-    result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                            check=False)
-    if result.returncode != 0:
-        raise WorkloadError(f"{' '.join(words)}: exit {result.returncode}: "
-                            f"{result.stderr.strip()[-300:]}")
-    return result.stdout
+    def measure(self, target):
+        """(operations, seconds) of one run on a mounted target."""
+        return self.body(target)
 
 
-def timed(operations, *words):
-    start = time.monotonic()
-    command(*words)
-    return operations, time.monotonic() - start
+class Stage:
+    """Workloads that run on the same volumes, of `image_bytes`; with `written` on images that are
+    written in full before."""
+
+    def __init__(self, image_bytes, workloads, written=False):
+        self.image_bytes, self.workloads, self.written = image_bytes, workloads, written
 
 
-def fsops(binary, *words):
-    _, operations, seconds = command(binary, *map(str, words)).split()
+def counted(*words):
+    """Runs one of the client programs, which print: workload, operations, seconds."""
+    _, operations, seconds = run(*map(str, words)).split()
     return int(operations), float(seconds)
 
 
-def sequence(sizes, binary, archive, archive_files):
-    """All workloads in order. `sizes` has files, per_directory, mebibytes and processes."""
+def fsops(programs, kind, folder, *numbers):
+    os.makedirs(folder, exist_ok=True)
+    return counted(programs["fsops"], kind, folder, *numbers)
+
+
+# ---- metadata ------------------------------------------------------------------------------------
+
+
+def metadata(sizes, programs):
+    """Small files: `sizes` has files, per_directory and clients (a list)."""
+    result = []
+    for clients in sizes.clients:
+        suffix = "" if clients == 1 else f"/{clients}c"
+
+        def body(kind, clients=clients):
+            return lambda target: fsops(
+                programs, kind, os.path.join(target.directory, f"small-{clients}"), sizes.files,
+                sizes.per_directory, clients)
+
+        def add(name, kind=None, needs=("create",), warm=False):
+            act = body(kind or name)
+            result.append(Workload(name + suffix, "files", act, act if warm else None,
+                                   tuple(need + suffix for need in needs), warm))
+
+        add("create", needs=())
+        add("stat")
+        add("stat warm", "stat", warm=True)
+        add("readdir")
+        add("readdir+stat", "list")
+        add("open+close", "open")
+        add("rename")
+        add("unlink")
+        add("create 4k", "create4k", needs=("create", "unlink"))
+        add("read 4k", "read4k", needs=("create", "unlink", "create 4k"))
+    return [Stage(sizes.image_bytes, result)]
+
+
+# ---- trees ---------------------------------------------------------------------------------------
+
+
+def trees(sizes, programs):
+    """What people do with a tree of source files: `sizes` has tree (a real one, or None) and
+    tree_files (of a generated one)."""
+    archive = os.path.join(programs["folder"], "tree.tar")
+    if not os.path.exists(archive):
+        if sizes.tree:
+            parent, name = os.path.split(os.path.abspath(sizes.tree))
+            run("tar", "cf", archive, "-C", parent, name)
+        else:
+            generate_archive(archive, sizes.tree_files)
+    members = len(run("tar", "tf", archive).splitlines())
+    git = ["git", "-c", "user.name=b", "-c", "user.email=b@localhost", "-c", "gc.auto=0"]
     result = []
 
-    def add(name, unit, body):
-        result.append(Workload(name, unit, body))
+    def tree(target):
+        return os.path.join(target.directory, "tree")
 
-    def small(kind, processes):
-        def body(directory):
-            folder = os.path.join(directory, f"small-{processes}")
-            os.makedirs(folder, exist_ok=True)
-            return fsops(binary, kind, folder, sizes.files, sizes.per_directory, processes)
-        return body
+    def add(name, command, preparation=None, needs=("tar",), warm=False):
+        """`command` makes the words of the command from the target."""
+        result.append(Workload(name, "files",
+                               lambda target: (members, timed(*command(target))),
+                               preparation, needs, warm))
 
-    for processes in sizes.processes:
-        suffix = "" if processes == 1 else f"/{processes}p"
-        for kind in ("create", "stat", "readdir", "rename", "unlink", "create4k"):
-            add(kind + suffix, "files", small(kind, processes))
+    def make_repository(target):
+        if not os.path.exists(os.path.join(tree(target), ".git")):
+            run("git", "init", "-q", tree(target))
+            run(*git, "-C", tree(target), "add", "-A")
+            run(*git, "-C", tree(target), "commit", "-q", "-m", "all")
 
-    def untar(directory):
-        folder = os.path.join(directory, "tree")
-        os.makedirs(folder)
-        return timed(archive_files, "tar", "xf", archive, "-C", folder)
+    def status(target):
+        return ["git", "-C", tree(target), "status", "--porcelain"]
 
-    def remove(directory):
-        return timed(archive_files, "rm", "-rf", os.path.join(directory, "tree"))
+    def warm_up(target):
+        make_repository(target)
+        run(*status(target))
 
-    add("tar", "files", untar)
-    add("rm -rf", "files", remove)
-    for kind in ("seqwrite", "seqread"):
-        add(kind, "MiB", lambda directory, kind=kind: fsops(
-            binary, kind, os.path.join(directory, "large"), sizes.mebibytes))
-    return result
-
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def durable_sequence(sizes, binary):
-    """The workloads in which every operation is made durable before the next. Each has a folder
-    of its own, so none needs another. `sizes` has sync_operations and overwrite_mebibytes."""
-    result = []
-
-    def folder_of(name, directory):
-        folder = os.path.join(directory, name.replace(" ", "-").replace("/", "-"))
-        os.makedirs(folder, exist_ok=True)
-        return folder
-
-    def add(name, unit, share, words, preparation=None):
-        """`share`: of `sync_operations`, so that a slow workload takes no longer than others."""
-        operations = max(int(sizes.sync_operations * share), 1)
-        result.append(Workload(
-            name, unit,
-            lambda directory: fsops(*(str(word).format(
-                folder=folder_of(name, directory), operations=operations) for word in words)),
-            preparation and (lambda directory: preparation(folder_of(name, directory)))))
-
-    def synced(name, share, kind, call, threads, preparation=None):
-        add(name, "syncs", share, (binary, kind, call, "{folder}", "{operations}", threads),
-            preparation)
-
-    def write_large(folder):
-        command(binary, "prepare", folder, str(sizes.overwrite_mebibytes))
-
-    for threads, share in ((1, 1), (4, 2), (16, 4), (64, 4)):
-        synced(f"append/{threads}t", share, "append", "fsync", threads)
-    synced("append data/1t", 1, "append", "fdatasync", 1)
-    synced("append data/16t", 4, "append", "fdatasync", 16)
-    for threads in (1, 4):
-        synced(f"create4k/{threads}t", threads, "create", "fsync", threads)
-    synced("overwrite/1t", 1, "overwrite", "fsync", 1, write_large)
-    synced("overwrite/4t", 2, "overwrite", "fsync", 4, write_large)
-    script = os.path.join(HERE, "sqlite_insert.py")
-    for mode, share in (("delete", 0.5), ("wal", 1)):
-        add(f"sqlite {mode}", "commits", share,
-            (sys.executable, script, "{folder}", mode, "{operations}"))
-    return result
+    add("tar", lambda t: ["tar", "xf", archive, "-C", tree(t)],
+        lambda t: os.makedirs(tree(t)), needs=())
+    add("find", lambda t: ["find", tree(t), "-newer", "/", "-name", "none"])
+    add("du", lambda t: ["du", "-s", tree(t)])
+    add("grep -r", lambda t: ["grep", "-r", "-c", "--binary-files=text", "^", tree(t)])
+    add("cp -a", lambda t: ["cp", "-a", tree(t), tree(t) + "-copy"])
+    add("rm -rf", lambda t: ["rm", "-rf", tree(t) + "-copy"], needs=("tar", "cp -a"))
+    add("git status", status, make_repository)
+    add("git status warm", status, warm_up, warm=True)
+    return [Stage(sizes.image_bytes, result)]
 
 
-def generated_archive(path, files, seed=1):
+def generate_archive(path, files, seed=1):
     """Writes a tar file like a source tree: many small files, some large ones, links. The same
-    seed gives the same bytes. Returns the number of members."""
+    seed gives the same bytes."""
     source = random.Random(seed)
     words = [bytes(source.choices(b"abcdefghijklmnopqrstuvwxyz_", k=source.randint(2, 12)))
              for _ in range(2000)]
@@ -166,9 +170,7 @@ def generated_archive(path, files, seed=1):
             size = min(int(source.lognormvariate(8.2, 1.4)), 512 << 10)
             start = source.randrange(len(text) // 2)
             data = text[start:start + size]
-            with_data = member(name, tarfile.REGTYPE, len(data))
-            archive.addfile(with_data, Bytes(data))
-    return members
+            archive.addfile(member(name, tarfile.REGTYPE, len(data)), Bytes(data))
 
 
 class Bytes:
@@ -183,8 +185,8 @@ class Bytes:
         return piece
 
 
-def archive_of(tree, path):
-    """Packs a real tree; returns the number of members."""
-    command("tar", "cf", path, "-C", os.path.dirname(os.path.abspath(tree)),
-            os.path.basename(os.path.abspath(tree)))
-    return len(command("tar", "tf", path).splitlines())
+def timed_call(operations, call, *arguments):
+    """(operations, seconds) of a call of Python."""
+    start = time.monotonic()
+    call(*arguments)
+    return operations, time.monotonic() - start
