@@ -31,6 +31,12 @@ extension FormatDocumentTests {
             let decoded = try BadBlockRecord(bad.key, decoding: $0, layout: layout)
             #expect(decoded == bad)
         }
+        // A fixed place can be bad as well as any other.
+        let fixed = BadBlockRecord(BlockRun(BlockAddress(block: DiskLayout.firstCopyBase), 1))
+        #expect(
+            try fixed.encoded().withView {
+                try BadBlockRecord(fixed.key, decoding: $0, layout: layout).run
+            } == fixed.run)
         var damage = DamageRecord(
             .node, at: BlockAddress(block: 1000), blocks: 4, tree: 0x2021_2223_2425_2627,
             object: 0x3031_3233_3435_3637, offset: 0x4041_4243_4445_4647)

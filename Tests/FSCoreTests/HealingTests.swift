@@ -287,27 +287,6 @@ import Testing
         try again.close()
     }
 
-    /// A fixed place can go bad, too: it is listed, and nothing else is wrong with the volume for that.
-    @Test func aBadFixedPlaceIsListed() throws {
-        var volume = try open()
-        let slot = try volume.allocator.store.entry(ofRegion: 0).liveSlot
-        let place = volume.layout.bitmapPlaces(.leaf, index: 0, slot: slot).1
-        try volume.close()
-        device.makeUnreadable(at: place << 12, untilWritten: false)
-        volume = try open()
-        var tally = ExaminationTally()
-        volume.allocator.examine(heals: true, &tally) { false }
-        #expect(tally.found == 1 && tally.healed == 0 && tally.lost == 0)
-        #expect(events.count("cannot be rewritten") == 1)
-        try volume.close()
-        volume = try open()
-        #expect(volume.status().badBlocks == [BlockRun(BlockAddress(block: place), 1)])
-        try write(volume, try create("later", in: volume), Self.content(3, 9000))
-        try volume.close()
-        let findings = try Checker.check(device, modules: .standard).findings
-        #expect(findings.allSatisfy { $0.issue == .bitmapCopyBad }, "\(findings)")
-    }
-
     /// A copy that cannot be rewritten is read around, listed, and its blocks are never used again.
     @Test func badBlocksAreNotUsedAgain() throws {
         let extent = try #require(try extents("double").first)

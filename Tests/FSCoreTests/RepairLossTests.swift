@@ -94,7 +94,7 @@ import Testing
 
         func spoil(_ pointer: NodePointer) throws {
             for index in 0..<pointer.replicas.count {
-                try [UInt8](repeating: 0x5A, count: 100).withView {
+                try [UInt8](repeating: 0x5A, count: DiskFormat.blockSize).withView {
                     try device.write($0, at: pointer.replicas[index].block << 12)
                 }
             }

@@ -213,7 +213,7 @@ internal import Testing
             try require([
                 "/bin/sh", "-c",
                 "for i in $(seq 200); do echo $i > \(root)/f$i; done; cp -r /usr/include/linux \(root)/t;"
-                    + " sync -f \(root); rm \(root)/f1*; cp \(root)/t/fs.h \(root)/g; sync -f \(root)",
+                    + " sync -f \(root); rm \(root)/f1*; cp \(root)/t/fs.h \(root)/g; sync \(root)/g",
             ])
             try volume.killDaemon()
             expect(try AegisCommand.run("check", image), 0, "clean", "in the journal")

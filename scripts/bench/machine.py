@@ -174,10 +174,8 @@ def find_aegisfs(given=None):
 
 
 def processor_seconds(pid):
-    """What a process has computed so far."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """What a process has computed so far, to the nanosecond: the clock of clock_getcpuclockid(3)."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def peak_memory(pid):
