@@ -166,8 +166,14 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
         size.store(bytes & ~4095, ordering: .relaxed)
     }
 
+    /// Asks for the size once: it may change meanwhile.
+    private func has(_ offset: UInt64, _ count: UInt64) -> Bool {
+        let size = byteCount
+        return offset <= size && count <= size - offset
+    }
+
     public func read(into target: MutableByteView, at offset: UInt64) throws(FSError) {
-        guard offset <= byteCount, UInt64(target.count) <= byteCount - offset else {
+        guard has(offset, UInt64(target.count)) else {
             throw .device(.read, errno: EINVAL, offset: offset)
         }
         var done = 0
@@ -191,7 +197,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
 
     /// Past the page cache, unless it has some of it or the piece is small.
     public func prefetch(at offset: UInt64, count: UInt64) {
-        guard offset <= byteCount, count <= byteCount - offset else { return }
+        guard has(offset, count) else { return }
         if count >= Self.largeFetch, cachedPages(descriptor, UInt(offset), UInt(count)) == 0 {
             let direct = directDescriptor
             if direct >= 0, fetched.fetch(offset..<offset + count, from: direct) { return }
@@ -201,7 +207,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
     private static let largeFetch: UInt64 = 512 << 10
 
     public func write(_ source: ByteView, at offset: UInt64) throws(FSError) {
-        guard offset <= byteCount, UInt64(source.count) <= byteCount - offset else {
+        guard has(offset, UInt64(source.count)) else {
             throw .device(.write, errno: EINVAL, offset: offset)
         }
         defer { fetched.forget(offset..<offset + UInt64(source.count)) }
@@ -221,7 +227,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
 
     public func write(parts: [ByteView], at offset: UInt64) throws(FSError) {
         let total = parts.reduce(0) { $0 + $1.count }
-        guard offset <= byteCount, UInt64(total) <= byteCount - offset else {
+        guard has(offset, UInt64(total)) else {
             throw .device(.write, errno: EINVAL, offset: offset)
         }
         let vectors = unsafe parts.map { part in
@@ -243,7 +249,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
     /// By a descriptor of its own that goes past the page cache (O_DIRECT); a filesystem that has no
     /// such thing, as tmpfs, is asked the usual way.
     public func rewrite(_ source: ByteView, at offset: UInt64) throws(FSError) -> Bool {
-        guard offset <= byteCount, UInt64(source.count) <= byteCount - offset else {
+        guard has(offset, UInt64(source.count)) else {
             throw .device(.write, errno: EINVAL, offset: offset)
         }
         let direct = directDescriptor
@@ -272,7 +278,7 @@ public final class FileBlockDevice: BlockDevice, @unchecked Sendable {
     /// What cannot be read so is read the usual way.
     public func readMedium(into target: MutableByteView, at offset: UInt64) throws(FSError) {
         let direct = directDescriptor
-        guard direct >= 0, offset <= byteCount, UInt64(target.count) <= byteCount - offset,
+        guard direct >= 0, has(offset, UInt64(target.count)),
             unsafe Int(bitPattern: target.unsafeBytes.baseAddress) & 4095 == 0
         else { return try read(into: target, at: offset) }
         let count = unsafe pread(

@@ -61,7 +61,8 @@ public final class MemoryBlockDevice: BlockDevice, @unchecked Sendable {
     private func check(
         _ operation: FSError.DeviceOperation, _ offset: UInt64, _ count: Int
     ) throws(FSError) {
-        guard offset <= byteCount, UInt64(count) <= byteCount - offset else {
+        let size = lock.withLock { self.size }
+        guard offset <= size, UInt64(count) <= size - offset else {
             throw .device(operation, errno: 22, offset: offset)
         }
     }
