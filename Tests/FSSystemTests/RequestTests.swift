@@ -61,7 +61,7 @@ internal import Testing
 
     private struct Operation: Decodable {
         var requests: [String: Double]
-        var allocations_per_request: [String: Double]
+        var allocations: [String: Double]
     }
 
     private func counts() throws -> [String: Operation] {
@@ -87,7 +87,7 @@ internal import Testing
             }
         }
         for (name, request) in Self.withoutAllocation {
-            let allocations = counts[name]?.allocations_per_request[request] ?? .infinity
+            let allocations = counts[name]?.allocations[request] ?? .infinity
             if allocations > 0.2 { problems.append("\(name): \(allocations) for a \(request)") }
         }
         // With other versions of SQLite it may be a few more or less.

@@ -83,8 +83,8 @@ internal import Testing
             // Each waits for the device with its own fsync.
             try require([
                 "/bin/sh", "-c",
-                "cd \(path) && for i in $(seq 100); do dd if=/dev/zero of=sync$i bs=4k count=4 "
-                    + "oflag=sync status=none & done; wait; test $(ls sync* | wc -l) = 100",
+                "cd \(path) && seq 100 | xargs -P 100 -I@ dd if=/dev/zero of=sync@ bs=4k count=4 "
+                    + "oflag=sync status=none && test $(ls sync* | wc -l) = 100",
             ])
             // What was unlinked is given up by the kernel with FORGET, on the other way.
             try require(["/bin/sh", "-c", "rm -rf \(path)/names \(path)/sync*"])
@@ -100,8 +100,8 @@ internal import Testing
                 try volume.mountInForeground()
                 let load = try ChildProcess([
                     "/bin/sh", "-c",
-                    "cd \(path) && for p in 1 2 3; do (for i in $(seq 100000); do "
-                        + "echo $i > \(round)-$p-$i || exit; done) & done; wait",
+                    "cd \(path) && seq 3 | xargs -P 3 -I@ sh -c 'for i in $(seq 100000); do "
+                        + "echo $i > \(round)-@-$i || exit; done'",
                 ])
                 usleep(150_000)
                 try volume.killDaemon()
@@ -159,7 +159,7 @@ internal import Testing
             for _ in 0..<30 {
                 let child = try ChildProcess([
                     "/bin/sh", "-c",
-                    "cd \(path) && dd if=/dev/zero of=synced bs=4k count=100000 oflag=sync "
+                    "cd \(path) && exec dd if=/dev/zero of=synced bs=4k count=100000 oflag=sync "
                         + "conv=notrunc status=none",
                 ])
                 usleep(15_000)

@@ -48,7 +48,7 @@ import Testing
                 "CZstd", "CZlib",
             ]
         ),
-        ("Sources/FSFuse", ["FSCore", "Glibc", "Synchronization", "CFuse3"]),
+        ("Sources/FSFuse", ["FSCore", "Glibc", "Synchronization", "CFuse3", "CURing"]),
         (
             "Sources/aegisfs",
             [
