@@ -61,12 +61,7 @@ internal import Testing
 
     private struct Operation: Decodable {
         var requests: [String: Double]
-        var allocationsPerRequest: [String: Double]
-
-        private enum CodingKeys: String, CodingKey {
-            case requests
-            case allocationsPerRequest = "allocations_per_request"
-        }
+        var allocations: [String: Double]
     }
 
     private func counts() throws -> [String: Operation] {
@@ -92,7 +87,7 @@ internal import Testing
             }
         }
         for (name, request) in Self.withoutAllocation {
-            let allocations = counts[name]?.allocationsPerRequest[request] ?? .infinity
+            let allocations = counts[name]?.allocations[request] ?? .infinity
             if allocations > 0.2 { problems.append("\(name): \(allocations) for a \(request)") }
         }
         // With other versions of SQLite it may be a few more or less.

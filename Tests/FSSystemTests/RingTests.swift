@@ -100,7 +100,7 @@ internal import Testing
                 try volume.mountInForeground()
                 let load = try ChildProcess([
                     "/bin/sh", "-c",
-                    "cd \(path) && printf '%s\\n' 1 2 3 | xargs -P 3 -I@ sh -c 'for i in $(seq 100000); do "
+                    "cd \(path) && seq 3 | xargs -P 3 -I@ sh -c 'for i in $(seq 100000); do "
                         + "echo $i > \(round)-@-$i || exit; done'",
                 ])
                 usleep(150_000)
@@ -159,7 +159,7 @@ internal import Testing
             for _ in 0..<30 {
                 let child = try ChildProcess([
                     "/bin/sh", "-c",
-                    "cd \(path) && dd if=/dev/zero of=synced bs=4k count=100000 oflag=sync "
+                    "cd \(path) && exec dd if=/dev/zero of=synced bs=4k count=100000 oflag=sync "
                         + "conv=notrunc status=none",
                 ])
                 usleep(15_000)

@@ -230,7 +230,7 @@ def measure(daemon, count):
             # A thread may still allocate for the request that it read before.
             if sent:
                 allocations[label] = round((end[1][opcode] - start[1][opcode]) / sent, 2)
-        result[name] = {"requests": requests, "allocations_per_request": allocations}
+        result[name] = {"requests": requests, "allocations": allocations}
     return result
 
 
