@@ -53,6 +53,7 @@ import Testing
             }
         }
         var passedCount: Int { lock.withLock { passed } }
+        var isOpened: Bool { lock.withLock { isOpen } }
         func waitForVisitor() { lock.withLock { while waiting == 0 { lock.wait() } } }
         func open() {
             lock.withLock {
@@ -212,6 +213,37 @@ import Testing
             #expect(line.contains("\"output_version\":{\"command\":\"x\",\"major\":1,\"minor\":0}"))
             let decoded = JSONOutput.decode(FailureDocument.self, from: Array(line.utf8))
             #expect(decoded?.failure == failure)
+        }
+    }
+
+    /// A daemon ends and another one takes its name while somebody lists the mounts: what is removed as left
+    /// behind is never the new one's.
+    @Test func aNewDaemonIsNotTakenForALeftover() throws {
+        let image = "/tmp/aegisfs-control-image-\(getpid())"
+        _ = try #require(Descriptor.open(image, O_RDWR | O_CREAT))
+        defer { unlink(image) }
+        let record = MountRecord(
+            pid: getpid(), uuid: VolumeUUID.random().description, label: "", device: image,
+            identity: try #require(DeviceIdentity(path: image)), mountpoint: "/nowhere",
+            mountDevice: nil, socket: "", isReadOnly: false, startedSeconds: 0, state: .starting,
+            outcome: nil)
+        let gate = Gate()
+        let readers = (0..<2).map { _ in
+            WorkerThread {
+                while !gate.isOpened { _ = LiveMount.all() }
+            }
+        }
+        defer {
+            gate.open()
+            for reader in readers { reader.join() }
+        }
+        for _ in 0..<400 {
+            let registration = try MountRegistration(record)
+            let socket = registration.socketPath
+            let name = socket.dropLast("sock".count) + "json"
+            sleep(milliseconds: 1)
+            #expect(fileStatus(String(name), followLinks: false) != nil)
+            registration.remove()
         }
     }
 }

@@ -55,10 +55,10 @@ package struct TreeComparison {
             case (.some(let a), .some(let b)):
                 switch (a, b) {
                 case (.node(let first), .node(let second)):
-                    if first.pointer.address == second.pointer.address {
+                    if first.address == second.address {
                         Cursor.skipShared(&old, &new)
-                    } else if first.pointer.level != second.pointer.level {
-                        if first.pointer.level > second.pointer.level {
+                    } else if first.level != second.level {
+                        if first.level > second.level {
                             try advance(&old, .old, a, body)
                         } else {
                             try advance(&new, .new, b, body)
@@ -104,9 +104,10 @@ package struct TreeComparison {
         _ body: (Difference) throws(FSError) -> Void
     ) throws(FSError) {
         switch place {
-        case .node(let expected):
+        case .node:
+            guard let expected = try cursor.expected else { return }
             try body(.node(side, expected.pointer))
-            try cursor.open()
+            try cursor.open(expected)
         case .item(let key):
             let value = cursor.value
             try body(
@@ -119,8 +120,15 @@ package struct TreeComparison {
     /// A place in one tree: in front of a node that was not opened, or of an item.
     private struct Cursor {
         enum Place {
-            case node(NodeValidator.Expectation)
+            case node(Node)
             case item(Key)
+        }
+        /// What tells one node from another: the rest of a pointer is decoded when the node is opened.
+        struct Node {
+            var address: BlockAddress
+            var level: UInt8
+            /// The first key that may be below it.
+            var start: Key
         }
         private struct Level {
             var page: Page
@@ -137,20 +145,30 @@ package struct TreeComparison {
             self.root = root.map {
                 NodeValidator.Expectation(pointer: $0, tree: .files, lower: nil, upper: nil)
             }
-            place = self.root.map(Place.node)
+            place = root.map {
+                .node(Node(address: $0.address, level: $0.level, start: .minimum))
+            }
         }
 
         /// The value of the item in front.
         var value: ByteView? {
-            levels.last.map { $0.page.node.value($0.index) }
+            let last = levels.count - 1
+            return last < 0 ? nil : levels[last].page.node.value(levels[last].index)
+        }
+
+        /// What is known of the node in front.
+        var expected: NodeValidator.Expectation? {
+            get throws(FSError) {
+                guard let level = levels.last else { return root }
+                return try level.expected.child(level.page.node, level.index)
+            }
         }
 
         /// Goes into the node in front.
-        mutating func open() throws(FSError) {
-            guard case .node(let expected) = place else { return }
+        mutating func open(_ expected: NodeValidator.Expectation) throws(FSError) {
             root = nil
             levels.append(Level(page: try read(expected), expected: expected, index: 0))
-            try settle()
+            settle()
         }
 
         /// Passes by the node in front, which both have, and by those right behind it that both have.
@@ -168,36 +186,40 @@ package struct TreeComparison {
             new.skip(count)
         }
 
-        /// Passes by what is in front. The node behind it was validated with its parent.
+        /// Passes by what is in front.
         mutating func skip(_ count: Int = 1) {
             guard !levels.isEmpty else {
                 place = nil
                 return
             }
             levels[levels.count - 1].index += count
-            do throws(FSError) { try settle() } catch {
-                preconditionFailure("a validated node has pointers only: \(error)")
-            }
+            settle()
         }
 
-        private mutating func settle() throws(FSError) {
-            while let level = levels.last {
-                if level.index < level.page.node.count {
+        /// Nodes were validated with their parents, so what is read of a pointer is there.
+        private mutating func settle() {
+            while !levels.isEmpty {
+                // A level is large: it is looked at where it stands.
+                let last = levels.count - 1
+                let node = levels[last].page.node
+                let index = levels[last].index
+                if index < node.count {
                     place =
-                        level.page.node.isLeaf
-                        ? .item(level.page.node.key(level.index))
-                        : .node(try level.expected.child(level.page.node, level.index))
+                        node.isLeaf
+                        ? .item(node.key(index))
+                        : .node(
+                            Node(
+                                address: BlockAddress(
+                                    rawValue: node.value(index).u64(NodePointer.addressOffset)),
+                                level: node.level - 1,
+                                start: index > 0
+                                    ? node.key(index) : levels[last].expected.lower ?? .minimum))
                     return
                 }
                 levels.removeLast()
-                if !levels.isEmpty { levels[levels.count - 1].index += 1 }
+                if last > 0 { levels[last - 1].index += 1 }
             }
             place = nil
         }
     }
-}
-
-extension NodeValidator.Expectation {
-    /// The first key that may be below it.
-    fileprivate var start: Key { lower ?? .minimum }
 }

@@ -37,7 +37,9 @@ struct SnapshotTable {
 
     init() {}
 
-    /// A table whose nodes know their parents, labels and segments already, but not their children.
+    /// A table whose nodes know their parents, children, labels and segments already.
+    ///
+    /// They are not changed here: that would copy them all.
     init(loaded: [UInt64: Node]) {
         nodes = loaded
         idsByName.reserveCapacity(loaded.count)
@@ -46,7 +48,6 @@ struct SnapshotTable {
             if let name = node.label?.name { idsByName[name] = id }
             for segment in node.adopted { owners[segment] = id }
             if node.record.kind == .head { heads.insert(id) }
-            if node.record.parent != 0 { nodes[node.record.parent]?.children.insert(id) }
             if node.record.isDeleted { deleted.append(id) }
         }
         deletedCount = deleted.count

@@ -213,7 +213,8 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
     public func load() throws(FSError) {
         var found: [UInt64: Node] = [:]
         found.reserveCapacity(Int(min(volume.nextSnapshotID, 1 << 14)))
-        var labels: [(UInt64, SnapshotLabel)] = []
+        var links: [(id: UInt64, parent: UInt64)] = []
+        var labels: [(id: UInt64, label: SnapshotLabel)] = []
         var segments: [SegmentRecord] = []
         let layout = volume.diskLayout
         var position: Key? = SnapshotRecord.key(0)
@@ -222,8 +223,9 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
                 (key, value) throws(FSError) in
                 switch key.type {
                 case .snapshot:
-                    found[key.offset] = Node(
-                        record: try SnapshotRecord(key, decoding: value, layout: layout))
+                    let record = try SnapshotRecord(key, decoding: value, layout: layout)
+                    links.append((record.id, record.parent))
+                    found[key.offset] = Node(record: record)
                 case .snapshotLabel:
                     labels.append((key.offset, try SnapshotLabel(key, decoding: value)))
                 case .segment: segments.append(try SegmentRecord(key, decoding: value))
@@ -233,13 +235,8 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
             }
         }
         if found.isEmpty { found[SnapshotRecord.firstID] = Node(record: Self.first()) }
-        var names: Set<[UInt8]> = []
-        for (id, label) in labels {
-            found[id]?.label = label
-            guard found[id] != nil, names.insert(label.name).inserted else {
-                throw .corrupt(Corruption(.snapshot, at: id, "a label without a node of its own"))
-            }
-        }
+        for (id, parent) in links where parent != 0 { found[parent]?.children.insert(id) }
+        for (id, label) in labels { found[id]?.label = label }
         for segment in segments {
             guard found[segment.segment] == nil, found[segment.owner] != nil else {
                 throw .corrupt(Corruption(.deadlist, at: segment.segment, "owner of a segment"))
@@ -247,10 +244,13 @@ public final class Snapshots: SnapshotPolicy, @unchecked Sendable {
             found[segment.owner]?.adopted.insert(segment.segment)
         }
         let loaded = SnapshotTable(loaded: found)
+        for (id, label) in labels where loaded.idsByName[label.name] != id {
+            throw .corrupt(Corruption(.snapshot, at: id, "a label without a node of its own"))
+        }
         try requireSane(loaded.nodes)
-        for node in found.values where node.record.kind == .head {
-            if node.record.head != .head, let root = node.record.root {
-                volume.attach(node.record, try volume.readRoot(root))
+        for id in loaded.heads {
+            if let record = loaded.nodes[id]?.record, record.head != .head, let root = record.root {
+                volume.attach(record, try volume.readRoot(root))
             }
         }
         table = loaded

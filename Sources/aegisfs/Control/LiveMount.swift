@@ -49,6 +49,10 @@ struct LiveMount: Sendable {
     /// A daemon was killed: nobody holds the lock, the files are still there.
     private static func removeLeftover(_ path: String, _ file: Descriptor) {
         guard file.tryLock(.exclusive), let record = read(file) else { return }
+        // It may have ended by itself since the file was opened, and the name be another daemon's.
+        guard let named = fileStatus(path, followLinks: false), let opened = file.status,
+            named.st_ino == opened.st_ino, named.st_dev == opened.st_dev
+        else { return }
         unlink(path)
         unlink(record.socket)
     }
