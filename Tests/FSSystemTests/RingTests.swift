@@ -101,7 +101,7 @@ internal import Testing
                 let load = try ChildProcess([
                     "/bin/sh", "-c",
                     "cd \(path) && seq 3 | xargs -P 3 -I@ sh -c 'for i in $(seq 100000); do "
-                        + "echo $i > \(round)-@-$i || exit; done'",
+                        + "echo $i > \(round)-@-$i && sync \(round)-@-$i || exit; done'",
                 ])
                 usleep(150_000)
                 try volume.killDaemon()

@@ -39,7 +39,7 @@ extension RepairSession {
     func loseItems(between gaps: [KeyGap], _ tree: TreeID) throws(FSError) {
         var ranges: [UInt64: [Range<UInt64>]] = [:]
         for gap in gaps {
-            if let inode = gap.inodeBeforeAttributes,
+            if let inode = gap.inodeOfAttributes,
                 let record = try? files(tree).record(of: InodeNumber(inode)),
                 record.mayHaveAttributes, try keys(of: inode, .attribute, tree).isEmpty
             {
@@ -221,9 +221,10 @@ struct KeyGap {
     var lower: Key?
     var upper: Key?
 
-    /// The one whose attributes, if it has any, come next.
-    var inodeBeforeAttributes: UInt64? {
-        guard let lower, lower.object > 0, lower < Key(lower.object, .attribute, 0) else {
+    /// The one of whose attributes the first may be missing. Its number is in the lower key, be that the
+    /// last key in front of the gap or the first that was in it.
+    var inodeOfAttributes: UInt64? {
+        guard let lower, lower.object > 0, lower <= Key(lower.object, .attribute, .max) else {
             return nil
         }
         return lower.object
