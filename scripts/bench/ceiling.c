@@ -360,14 +360,22 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t id, size_t size, off_t coo
     list(req, id, size, cookie, 1);
 }
 
-/* Operations without an entry, open, opendir, flush and all of xattr, are ENOSYS in libfuse. */
+/* ENOSYS ends these requests; libfuse's own answer would be that it was opened. */
+static void op_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi)
+{
+    (void)id;
+    (void)fi;
+    fuse_reply_err(req, ENOSYS);
+}
+
+/* Operations without an entry, flush and all of xattr, are ENOSYS in libfuse. */
 static const struct fuse_lowlevel_ops operations = {
     .init = op_init, .lookup = op_lookup, .forget = op_forget, .forget_multi = op_forget_multi,
     .getattr = op_getattr, .setattr = op_setattr, .readlink = op_readlink, .mknod = op_mknod,
     .mkdir = op_mkdir, .unlink = op_unlink, .rmdir = op_rmdir, .symlink = op_symlink,
     .rename = op_rename, .link = op_link, .read = op_read, .write = op_write, .fsync = op_fsync,
     .statfs = op_statfs, .create = op_create, .readdir = op_readdir,
-    .readdirplus = op_readdirplus, .fsyncdir = op_fsync,
+    .readdirplus = op_readdirplus, .fsyncdir = op_fsync, .open = op_open, .opendir = op_open,
 };
 
 /* ---- start --------------------------------------------------------------------------------- */
