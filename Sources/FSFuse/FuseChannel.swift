@@ -87,7 +87,8 @@ final class FuseChannel: Sendable {
         head.files.isMember = { ProcessGroups.contain($1, process: $0.process) }
     }
 
-    /// Has the kernel ask for an inode's attributes again, which it did not expect to change. Nothing is said about pages, for which it would have to wait.
+    /// Has the kernel ask for an inode's attributes again, which it did not expect to change. Nothing is
+    /// said about pages, for which it would have to wait.
     func forgetAttributes(of nodeID: UInt64) {
         guard let session = OpaquePointer(bitPattern: session.load(ordering: .relaxed)) else {
             return
@@ -95,27 +96,43 @@ final class FuseChannel: Sendable {
         fuse_lowlevel_notify_inval_inode(session, nodeID, -1, 0)
     }
 
-    /// Has the kernel drop the pages of files that it changed although nobody may, after it was told
-    /// so. One thread at a time waits for pages, so that the others answer what these wait for.
-    func forgetContents(of nodeID: UInt64) {
-        let isFirst = refused.lock.withLock {
-            refused.nodeIDs.insert(nodeID)
-            defer { refused.isWorking = true }
-            return !refused.isWorking
-        }
-        guard isFirst, let session = OpaquePointer(bitPattern: session.load(ordering: .relaxed))
-        else { return }
-        while let next = refused.takeOne() {
-            fuse_lowlevel_notify_inval_inode(session, next, 0, 0)
-        }
+    /// Has the kernel drop the pages of a file that it changed although nobody may, after it was told so.
+    func forgetContents(of nodeID: UInt64) { refused.add(nodeID) }
+
+    /// - Parameter withSession: lends the session for a notification.
+    func notify(by withSession: @escaping RefusedWrites.Lender) {
+        refused.lock.withLock { refused.withSession = withSession }
     }
 
-    /// Node ids whose pages are to be dropped.
-    private final class RefusedWrites: @unchecked Sendable {
-        let lock = Mutex()
-        var nodeIDs: Set<UInt64> = []
-        var isWorking = false
-        func takeOne() -> UInt64? {
+    /// Node ids whose pages are to be dropped, by a thread that answers no requests: the kernel waits for
+    /// pages until those who use them were answered, and a ring's answer goes out with its thread's next
+    /// wait.
+    final class RefusedWrites: @unchecked Sendable {
+        typealias Lender = @Sendable (_ body: (OpaquePointer) -> Void) -> Void
+        fileprivate let lock = Mutex()
+        fileprivate var withSession: Lender?
+        private var nodeIDs: Set<UInt64> = []
+        private var thread: WorkerThread?
+        private var isWorking = false
+
+        fileprivate func add(_ nodeID: UInt64) {
+            lock.withLock {
+                nodeIDs.insert(nodeID)
+                guard !isWorking, let withSession else { return }
+                isWorking = true
+                // It has found nothing more to do.
+                thread?.join()
+                thread = WorkerThread { [self] in
+                    withSession { session in
+                        while let next = takeOne() {
+                            fuse_lowlevel_notify_inval_inode(session, next, 0, 0)
+                        }
+                    }
+                }
+            }
+        }
+
+        private func takeOne() -> UInt64? {
             lock.withLock {
                 let one = nodeIDs.popFirst()
                 if one == nil { isWorking = false }

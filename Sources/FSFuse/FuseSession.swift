@@ -76,6 +76,7 @@ public final class FuseSession: @unchecked Sendable {
         self.channel = channel
         self.session = session
         self.deviceNumber = deviceNumber
+        channel.notify { [weak self] in self?.withSession($0) }
     }
 
     private static func makeSession(
@@ -191,7 +192,8 @@ public final class FuseSession: @unchecked Sendable {
 }
 
 /// The signal that wakes the thread in `fuse_session_loop_mt` from waiting for its workers, as
-/// libfuse's own handlers for SIGTERM would, and those of the rings from waiting for requests. SIGURG is ignored by default and sent by nobody else.
+/// libfuse's own handlers for SIGTERM would, and those of the rings from waiting for requests. SIGURG is
+/// ignored by default and sent by nobody else.
 enum WakeUpSignal {
     static let number = SIGURG
 

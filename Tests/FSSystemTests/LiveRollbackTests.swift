@@ -143,8 +143,11 @@ internal import Testing
 
     /// A descriptor that nobody can see is stale afterwards: it shows nothing of the tree that came, and changes
     /// neither.
-    @Test(.enabled(if: TestMachine.canMount)) func hiddenDescriptorsAreStale() throws {
+    @Test(.enabled(if: TestMachine.canMount), arguments: [false, true])
+    func hiddenDescriptorsAreStale(byRings: Bool) throws {
+        if byRings, !RingTests.canRun { return }
         try withVolume(size: "256M") { volume, _ in
+            volume.offersRings = byRings
             try volume.mount()
             let live = volume.directory.path
             try shell("cd \(live); head -c 3000000 /dev/zero | tr '\\0' o > file; mkdir dir")

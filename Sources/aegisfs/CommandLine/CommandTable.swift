@@ -169,7 +169,8 @@ enum CommandTable {
                 "delete", "delete snapshots or clones",
                 [
                     OperandSpec(
-                        "NAME", "of a snapshot or clone, or A..B: all from A to B",
+                        "NAME",
+                        "of a snapshot or clone, or A..B: all from A to B; ..B: from the oldest; A..: to the newest",
                         count: .optionalRepeating)
                 ], [.yes, .dryRun, .waitForSpace, .sweepRate, .progress, .quiet, .exact],
                 run: SnapshotVerb.delete),
