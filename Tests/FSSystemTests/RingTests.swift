@@ -112,6 +112,21 @@ internal import Testing
         }
     }
 
+    /// The kernel is told to drop what it holds of a file until the refusal has reached the writer.
+    @Test(.enabled(if: canRun)) func refusedWritersGoOn() throws {
+        try withRings { volume, path in
+            try volume.mountInForeground()
+            try write(volume, "file", bytes: 100_000)
+            try AegisCommand.require("snapshot", "create", path, "old")
+            let writer = try ChildProcess([
+                "/bin/sh", "-c", "printf wrong 1<>\(path)/.snapshots/old/file",
+            ])
+            let result = writer.wait(seconds: 20)
+            if result.isTimedOut { try volume.killDaemon() }
+            #expect(!result.isTimedOut && result.exitCode != 0, "\(result.errors)")
+        }
+    }
+
     /// The daemon is told to end while somebody works in the mount.
     @Test(.enabled(if: canRun)) func endsWhileInUse() throws {
         try withRings { volume, path in
