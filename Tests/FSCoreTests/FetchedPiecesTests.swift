@@ -145,7 +145,8 @@ import Testing
                 #expect(pieces.fetch(0..<4 << 12, from: direct))
                 let ended = Box()
                 let reader = WorkerThread {
-                    _ = pieces.take(into: ByteBuffer(count: Self.block).bytes, at: 0)
+                    let buffer = ByteBuffer(count: Self.block)
+                    withExtendedLifetime(buffer) { _ = pieces.take(into: buffer.bytes, at: 0) }
                     ended.value.store(1, ordering: .sequentiallyConsistent)
                 }
                 for _ in 0..<round % 50 { sched_yield() }
